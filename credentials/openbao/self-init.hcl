@@ -1,0 +1,176 @@
+# What OpenBao does to itself on its first start, in this order. The root token it uses for
+# it is revoked afterwards and never shown. Nothing here runs a second time: to change a
+# running server, an operator applies the same requests by hand.
+#
+# The broker has a namespace of its own, because revoking by accessor can't be narrowed by a
+# policy: inside its namespace it reaches no token but its own.
+
+initialize "namespace" {
+  request "create" {
+    operation = "update"
+    path      = "sys/namespaces/keyturn"
+    data      = {}
+  }
+}
+
+# Ties an entry of the audit log to the request that a person made in the portal.
+initialize "auditing" {
+  request "request-id-in-clear" {
+    operation = "update"
+    path      = "sys/config/auditing/request-headers/X-Broker-Request-Id"
+    data      = { hmac = false }
+  }
+}
+
+initialize "policies" {
+  request "web" {
+    operation = "update"
+    path      = "keyturn/sys/policies/acl/web"
+    data = {
+      policy = { eval_type = "string", eval_source = "file", path = "policies/web.hcl" }
+    }
+  }
+  request "worker" {
+    operation = "update"
+    path      = "keyturn/sys/policies/acl/worker"
+    data = {
+      policy = { eval_type = "string", eval_source = "file", path = "policies/worker.hcl" }
+    }
+  }
+  request "gateway" {
+    operation = "update"
+    path      = "keyturn/sys/policies/acl/gateway"
+    data = {
+      policy = { eval_type = "string", eval_source = "file", path = "policies/gateway.hcl" }
+    }
+  }
+  request "gateway-token" {
+    operation = "update"
+    path      = "keyturn/sys/policies/acl/gateway-token"
+    data = {
+      policy = { eval_type = "string", eval_source = "file", path = "policies/gateway-token.hcl" }
+    }
+  }
+}
+
+# Upstream secrets. A writer states which version it replaces (options.cas), so that two
+# rotations can't overwrite one another.
+initialize "secrets" {
+  request "mount" {
+    operation = "update"
+    path      = "keyturn/sys/mounts/kv"
+    data = {
+      type    = "kv"
+      options = { version = "2" }
+    }
+  }
+  request "require-cas" {
+    operation = "update"
+    path      = "keyturn/kv/config"
+    data = {
+      cas_required = true
+      max_versions = 10
+    }
+  }
+}
+
+# What a gateway token is. The broker raises its TTL by accessor up to the end of the grant;
+# the holder can't, as the token's policy opens nothing.
+initialize "tokens" {
+  request "gateway-token" {
+    operation = "update"
+    path      = "keyturn/auth/token/roles/gateway-token"
+    data = {
+      allowed_policies        = ["gateway-token"]
+      orphan                  = true
+      renewable               = true
+      token_no_default_policy = true
+      token_type              = "service"
+    }
+  }
+}
+
+# One login per kind of process. The secret ids are generated on the host; each process gets
+# the file with its own.
+initialize "logins" {
+  request "mount" {
+    operation = "update"
+    path      = "keyturn/sys/auth/approle"
+    data      = { type = "approle" }
+  }
+
+  request "web" {
+    operation = "update"
+    path      = "keyturn/auth/approle/role/web"
+    data = {
+      token_policies          = ["web"]
+      token_no_default_policy = true
+      token_period            = "20m"
+      token_type              = "service"
+      secret_id_ttl           = "0"
+      secret_id_num_uses      = 0
+    }
+  }
+  request "web-role-id" {
+    operation = "update"
+    path      = "keyturn/auth/approle/role/web/role-id"
+    data      = { role_id = "web" }
+  }
+  request "web-secret-id" {
+    operation = "update"
+    path      = "keyturn/auth/approle/role/web/custom-secret-id"
+    data = {
+      secret_id = { eval_type = "string", eval_source = "file", path = "secrets/vault-web" }
+    }
+  }
+
+  request "worker" {
+    operation = "update"
+    path      = "keyturn/auth/approle/role/worker"
+    data = {
+      token_policies          = ["worker"]
+      token_no_default_policy = true
+      token_period            = "20m"
+      token_type              = "service"
+      secret_id_ttl           = "0"
+      secret_id_num_uses      = 0
+    }
+  }
+  request "worker-role-id" {
+    operation = "update"
+    path      = "keyturn/auth/approle/role/worker/role-id"
+    data      = { role_id = "worker" }
+  }
+  request "worker-secret-id" {
+    operation = "update"
+    path      = "keyturn/auth/approle/role/worker/custom-secret-id"
+    data = {
+      secret_id = { eval_type = "string", eval_source = "file", path = "secrets/vault-worker" }
+    }
+  }
+
+  request "gateway" {
+    operation = "update"
+    path      = "keyturn/auth/approle/role/gateway"
+    data = {
+      token_policies          = ["gateway"]
+      token_no_default_policy = true
+      token_period            = "20m"
+      token_type              = "service"
+      secret_id_ttl           = "0"
+      secret_id_num_uses      = 0
+    }
+  }
+  request "gateway-role-id" {
+    operation = "update"
+    path      = "keyturn/auth/approle/role/gateway/role-id"
+    data      = { role_id = "gateway" }
+  }
+  request "gateway-secret-id" {
+    operation = "update"
+    path      = "keyturn/auth/approle/role/gateway/custom-secret-id"
+    data = {
+      secret_id = { eval_type = "string", eval_source = "file", path = "secrets/vault-gateway" }
+    }
+  }
+}

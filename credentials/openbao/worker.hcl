@@ -1,0 +1,23 @@
+# Sweep, revoke, prove, reconcile. It mints nothing and reads no upstream secret.
+
+path "auth/token/lookup-accessor" {
+  capabilities = ["update"]
+}
+
+path "auth/token/revoke-accessor" {
+  capabilities = ["update"]
+}
+
+# OpenBao guards the list of accessors with sudo. In the broker's namespace it's the list of
+# the broker's own tokens.
+path "auth/token/accessors/" {
+  capabilities = ["list", "sudo"]
+}
+
+path "auth/token/lookup-self" {
+  capabilities = ["read"]
+}
+
+path "auth/token/renew-self" {
+  capabilities = ["update"]
+}
