@@ -89,18 +89,27 @@ class Keeper:
         self._thread = threading.Thread(target=self._keep, name=f"keep-{self.name}", daemon=True)
         self._thread.start()
 
-    def wait_ready(self) -> None:
-        """Return when it serves. Raises StartError, with the end of its log, if it doesn't."""
-        self._settled.wait()
+    def wait_ready(self, seconds: float | None = None) -> bool:
+        """Return True when it serves, False if that isn't known after `seconds`.
+
+        Raises StartError, with the end of its log, if it doesn't start.
+        """
+        settled = self._settled.wait(seconds)
         if self._failure is not None:
             raise self._failure
+        return settled
 
     def start(self) -> None:
         """`begin` and `wait_ready`."""
         self.begin()
         self.wait_ready()
 
-    def stop(self, grace: float = 15) -> None:
+    def ask_to_stop(self) -> None:
+        """Ask it to stop for good and return at once; `stop` waits."""
+        self._stopping.set()
+        self.signal(self.what.stop_signal)
+
+    def stop(self, grace: float = 10) -> None:
         """Stop it for good: asked to first, killed after `grace` seconds. Safe to repeat."""
         self._end(lambda process: process.stop(grace))
 
@@ -168,7 +177,7 @@ class Keeper:
                 self._serving.set()
                 self._settled.set()
                 took = time.monotonic() - begun
-                self._say(f"{self.what.title} {'ready' if first else 'is back'} ({took:.1f} s)")
+                self._say(f"{self.what.title} {'ready' if first else 'is back'} after {took:.1f} s")
                 break
             if time.monotonic() - begun > self.what.start_seconds:
                 process.kill()
@@ -187,7 +196,7 @@ class Keeper:
         elif not served:
             self._fail(
                 first,
-                StartError(f"{self.what.title} {how}. The end of {log}:\n{_tail(log, before)}"),
+                StartError(f"{self.what.title} {how}. The end of {log}:\n{tail(log, before)}"),
             )
         return served
 
@@ -205,7 +214,8 @@ def _ending(status: int | None) -> str:
     return f"ended with status {status}"
 
 
-def _tail(log: Path, start: int, lines: int = 15) -> str:
+def tail(log: Path, start: int, lines: int = 15) -> str:
+    """The last lines of a log after byte `start`, indented."""
     with log.open("rb") as file:
         file.seek(start)
         said = file.read().decode(errors="replace").splitlines()

@@ -25,6 +25,7 @@ class State:
         self.secrets = self.folder / "secrets"
         self.run = self.folder / "run"
         self.logs = self.folder / "logs"
+        self.scratch = self.folder / "scratch"
         self._lock: int | None = None
 
     def create(self) -> None:
@@ -33,7 +34,7 @@ class State:
         Raises StartError if that isn't allowed or the folder belongs to somebody else.
         """
         try:
-            for folder in (self.folder, self.secrets, self.run, self.logs):
+            for folder in (self.folder, self.secrets, self.run, self.logs, self.scratch):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             owner = self.folder.stat().st_uid
             if owner != os.geteuid():
