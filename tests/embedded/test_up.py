@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class Up:
         state: Path,
         *arguments: str,
         command: tuple[str, ...] = (sys.executable,),
-        **env: str,
+        env: Mapping[str, str] = {},
     ) -> None:
         self.state = state
         self.begun = time.monotonic()
@@ -42,7 +42,7 @@ class Up:
                 *arguments,
             ],
             # Not the servers of this test run.
-            env=own_environment() | {"KEYTURN_STATE_DIR": str(state)} | env,
+            env=own_environment() | {"KEYTURN_STATE_DIR": str(state)} | dict(env),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -83,9 +83,9 @@ def running(
     state: Path,
     *arguments: str,
     command: tuple[str, ...] = (sys.executable,),
-    **env: str,
+    env: Mapping[str, str] = {},
 ) -> Iterator[Up]:
-    up = Up(state, *arguments, command=command, **env)
+    up = Up(state, *arguments, command=command, env=env)
     try:
         yield up
     finally:
@@ -256,7 +256,7 @@ def test_busy_port_is_named_with_the_setting_that_changes_it(
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         elsewhere = f"--state-dir={tmp_path / 'state'}"
-        with running(tmp_path / "not-this", elsewhere, **{setting: str(port)}) as up:
+        with running(tmp_path / "not-this", elsewhere, env={setting: str(port)}) as up:
             assert up.ended(30) == 1
     assert f"port {port} ({part}) is in use" in up.said
     assert setting in up.said
@@ -296,8 +296,7 @@ def test_works_as_an_ordinary_user() -> None:
             home / "state",
             "--free-ports",
             command=(*become, usable[0]),
-            HOME=str(home),
-            PYTHONPATH=packages,
+            env={"HOME": str(home), "PYTHONPATH": packages},
         ) as up:
             up.wait_for("Keyturn is ready.", 90)
             assert http_status(up.url("Portal") + "/healthz/") == 200

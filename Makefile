@@ -1,0 +1,114 @@
+# Everything one does with this project. `make help` lists it.
+# Nothing needs configuring: each target makes the virtual environment that it needs.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+# pip installs nothing that isn't locked, and says nothing unless it fails.
+INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## What there is to do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The virtual environment. A stamp is newer than the lists it was installed from.
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Keyturn needs Python 3.11 or later: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "No virtual environment could be made. On Debian: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/.installed: requirements.txt requirements-embedded.txt | $(VENV)/bin/python
+	@echo "Installing what Keyturn runs on"
+	@$(INSTALL) -r requirements.txt -r requirements-embedded.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	@echo "Installing what the checks and the tests need"
+	@$(INSTALL) -r requirements.txt -r requirements-embedded.txt -r requirements-dev.txt
+	@touch $@
+
+# Run it
+
+.PHONY: up
+up: $(VENV)/.installed ## Run everything on this host; Ctrl-C stops it (ARGS="--free-ports")
+	@exec $(RUN) manage.py up $(ARGS)
+
+.PHONY: demo
+demo: $(VENV)/.installed ## Play the story: ask, approve, use, revoke, with measured times
+	@exec $(RUN) manage.py demo $(ARGS)
+
+.PHONY: reset
+reset: ## Remove everything that `make up` keeps (.keyturn)
+	@if [ -d .keyturn ]; then \
+	  flock --nonblock .keyturn/lock rm -rf .keyturn || { echo "It is running: stop it first" >&2; exit 1; }; \
+	fi
+
+# Check it
+
+.PHONY: test
+test: $(VENV)/.installed-dev browser ## All tests but the slow ones (ARGS="tests/audit -k append")
+	@$(RUN) -m pytest -m "not slow" $(ARGS)
+
+.PHONY: test-slow
+test-slow: $(VENV)/.installed-dev browser ## The tests that take minutes
+	@$(RUN) -m pytest -m slow $(ARGS)
+
+.PHONY: check
+check: lint test ## What CI runs: format, lint, types, imports, migrations, deployment, tests
+
+# As in production: no address, key or state folder of this machine.
+AS_IN_PRODUCTION := env --unset=DATABASE_URL --unset=REDIS_URL --unset=VAULT_ADDR \
+	KEYTURN_STATE_DIR=/nonexistent \
+	KEYTURN_BASE_URL=https://keyturn.example.com \
+	KEYTURN_GATEWAY_URL=https://gateway.keyturn.example.com
+
+.PHONY: lint
+lint: $(VENV)/.installed-dev ## The same without the tests
+	@$(VENV)/bin/ruff format --check --quiet . || { echo "Not formatted: make format" >&2; exit 1; }
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/mypy .
+	@$(VENV)/bin/lint-imports
+	@key=$$($(RUN) -c 'import secrets; print(secrets.token_urlsafe(50))'); \
+	  export KEYTURN_SECRET_KEY=$$key; \
+	  $(AS_IN_PRODUCTION) $(RUN) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run; \
+	  $(AS_IN_PRODUCTION) $(RUN) manage.py check --deploy --fail-level WARNING
+
+.PHONY: format
+format: $(VENV)/.installed-dev ## Format the code and sort its imports
+	@$(VENV)/bin/ruff check --quiet --fix-only .
+	@$(VENV)/bin/ruff format .
+
+.PHONY: browser
+browser:
+	@command -v chromium > /dev/null || { \
+	  root=; [ "$$(id -u)" = 0 ] || root="sudo -n"; \
+	  echo "Installing Debian's Chromium for the browser tests"; \
+	  { $$root apt-get update -qq && \
+	    $$root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+	  } > /dev/null 2>&1 || { \
+	  echo "############################################################"; \
+	  echo "##  NO BROWSER: the browser tests will be skipped.         ##"; \
+	  echo "##  Install it with:  sudo apt-get install chromium        ##"; \
+	  echo "############################################################"; }; }
+
+# Keep it current
+
+.PHONY: docs
+docs: $(VENV)/.installed ## Write the generated pages of docs/ anew
+	@$(RUN) manage.py request_states --write
+
+LOCK := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-config --no-header
+
+.PHONY: lock
+lock: $(VENV)/.installed-dev ## Lock the dependencies; upgrade with ARGS="--upgrade"
+	@$(LOCK) $(ARGS) requirements.in -o requirements.txt
+	@$(LOCK) $(ARGS) requirements-embedded.in -o requirements-embedded.txt
+	@$(LOCK) $(ARGS) requirements-dev.in -o requirements-dev.txt
