@@ -1,0 +1,144 @@
+from typing import ClassVar
+from zoneinfo import available_timezones
+
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models.functions import Lower
+
+from audit.clock import ClockTimestamp
+from audit.ids import new_id
+
+
+def check_time_zone(name: str) -> None:
+    """Raise ValidationError unless `name` is in the IANA database."""
+    if name not in available_timezones():
+        raise ValidationError(f"{name!r} is no time zone; give one such as Europe/Berlin.")
+
+
+class Users(BaseUserManager["User"]):
+    @classmethod
+    def normalize_email(cls, email: str | None) -> str:
+        """Spelling and case of an address must not make a second account of one person."""
+        return (email or "").strip().lower()
+
+    def get_by_natural_key(self, username: str | None) -> "User":
+        return self.get(email=self.normalize_email(username))
+
+    def active(self) -> models.QuerySet["User"]:
+        return self.filter(is_active=True)
+
+
+class User(AbstractBaseUser):
+    """A person."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    email = models.EmailField(unique=True)
+    full_name = models.CharField(max_length=150)
+    time_zone = models.CharField(max_length=64, default="UTC", validators=[check_time_zone])
+    is_active = models.BooleanField(default=True)
+    is_administrator = models.BooleanField(default=False)
+    is_auditor = models.BooleanField(default=False, help_text="reads everything, changes nothing")
+    created_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+
+    objects: ClassVar[Users] = Users()
+    USERNAME_FIELD = "email"
+    EMAIL_FIELD = "email"
+    REQUIRED_FIELDS = ["full_name"]
+
+    class Meta:
+        ordering = ("full_name",)
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(email=Lower("email")), name="user_email_lower_case"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.full_name or self.email
+
+    @property
+    def sees_everything(self) -> bool:
+        """Auditors read all; administrators must, to end what others left open."""
+        return self.is_auditor or self.is_administrator
+
+
+class Group(models.Model):
+    """People who may ask for the same things, or review them."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    slug = models.SlugField(unique=True)
+    name = models.CharField(max_length=100)
+    members = models.ManyToManyField(
+        User, through="Membership", related_name="member_of", blank=True
+    )
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def has(self, user: User) -> bool:
+        """Whether this person is an active member at this moment."""
+        return user.is_active and self.memberships.filter(user=user).exists()
+
+
+class Membership(models.Model):
+    """One person in one group."""
+
+    group = models.ForeignKey(Group, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    since = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["group", "user"], name="membership_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.group}"
+
+
+class ApiToken(models.Model):
+    """What a program signs in with on its owner's behalf. Only a keyed digest is stored."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    lookup = models.CharField(max_length=16, unique=True, help_text="the id within the token")
+    digest = models.BinaryField(max_length=32)
+    owner = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_tokens")
+    name = models.CharField(max_length=100)
+    created_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+    expires_at = models.DateTimeField()
+    last_used_at = models.DateTimeField(null=True)
+    revoked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("-created_at",)
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(
+                    expires_at__lte=models.F("created_at")
+                    + models.Value("90 days", output_field=models.DurationField())
+                ),
+                name="api_token_at_most_90_days",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class SignInTry(models.Model):
+    """One failed sign-in, counted per account and per account with address."""
+
+    id = models.BigAutoField(primary_key=True)
+    at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+    account = models.CharField(max_length=64, help_text="SHA-256 of the address typed")
+    address = models.GenericIPAddressField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["account", "-at"], name="sign_in_try_recent")]
+
+    def __str__(self) -> str:
+        return f"{self.account[:8]} at {self.at}"
