@@ -1,0 +1,92 @@
+"""Endpoints and access profiles, as far as the caller may see them."""
+
+from django.conf import settings
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import mixins, serializers
+
+from accounts.api import VisibleViewSet
+from endpoints.models import AccessProfile, Endpoint
+
+
+class EndpointSerializer(serializers.ModelSerializer[Endpoint]):
+    owner = serializers.EmailField(source="owner.email", read_only=True)
+    gateway_url = serializers.SerializerMethodField(help_text="what clients take as base URL")
+
+    class Meta:
+        model = Endpoint
+        fields = (
+            "id",
+            "slug",
+            "name",
+            "description",
+            "kind",
+            "environment",
+            "risk",
+            "connected_systems",
+            "dialects",
+            "owner",
+            "gateway_url",
+            "retired_at",
+        )
+        read_only_fields = fields
+
+    @extend_schema_field(OpenApiTypes.URI)
+    def get_gateway_url(self, endpoint: Endpoint) -> str:
+        return f"{settings.KEYTURN_GATEWAY_URL}/e/{endpoint.slug}"
+
+
+class ProfileSerializer(serializers.ModelSerializer[AccessProfile]):
+    endpoint = serializers.SlugRelatedField[Endpoint](slug_field="slug", read_only=True)
+    models = serializers.ListField(
+        child=serializers.CharField(), source="scope.models", read_only=True
+    )
+    requesters = serializers.SlugField(source="requesters.slug", read_only=True)
+    reviewers = serializers.SlugField(source="reviewers.slug", read_only=True)
+    default_duration = serializers.DurationField(format="iso-8601", read_only=True)
+    max_duration = serializers.DurationField(format="iso-8601", read_only=True)
+    revocation = serializers.ChoiceField(
+        choices=AccessProfile.Revocation.choices,
+        read_only=True,
+        help_text="how a credential can be taken back",
+    )
+
+    class Meta:
+        model = AccessProfile
+        fields = (
+            "id",
+            "endpoint",
+            "slug",
+            "name",
+            "description",
+            "credential_kind",
+            "models",
+            "default_models",
+            "default_duration",
+            "max_duration",
+            "revocation",
+            "requesters",
+            "reviewers",
+            "retired_at",
+        )
+        read_only_fields = fields
+
+
+class EndpointViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewSet[Endpoint]):
+    """What may be asked for, reviewed or is owned by the caller."""
+
+    queryset = Endpoint.objects.select_related("owner").order_by()
+    serializer_class = EndpointSerializer
+    filterset_fields = ("slug", "kind", "environment", "risk")
+
+
+class ProfileViewSet(
+    mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewSet[AccessProfile]
+):
+    """Access profiles: what may be asked for, for how long at most, and who reviews it."""
+
+    queryset = AccessProfile.objects.select_related(
+        "endpoint", "requesters", "reviewers"
+    ).order_by()
+    serializer_class = ProfileSerializer
+    filterset_fields = {"slug": ["exact"], "endpoint__slug": ["exact"]}

@@ -1,0 +1,204 @@
+import datetime as dt
+from urllib.parse import urlsplit
+
+from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import Exists, F, OuterRef, Q
+
+from accounts.models import Group, Membership, User
+from audit.clock import ClockTimestamp
+from audit.ids import new_id
+from endpoints.scope import Scope
+
+SHORTEST = dt.timedelta(minutes=1)
+LONGEST = dt.timedelta(days=7)
+
+
+def check_upstream(url: str) -> None:
+    """Raise ValidationError unless `url` can be an upstream's base URL."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValidationError("Give an http or https URL, such as https://llm.internal:8443.")
+    if parts.query or parts.fragment or parts.username or parts.password:
+        raise ValidationError("Give the base URL alone: no user, password, query or fragment.")
+
+
+class Dialect(models.TextChoices):
+    """An API that an upstream speaks."""
+
+    OPENAI = "openai", "OpenAI"
+    ANTHROPIC = "anthropic", "Anthropic"
+
+
+class Endpoints(models.QuerySet["Endpoint"]):
+    def visible_to(self, user: User) -> "Endpoints":
+        """What this person may ask for, reviews or owns; everything for auditors."""
+        if user.sees_everything:
+            return self
+        profiles = AccessProfile.objects.visible_to(user).filter(endpoint=OuterRef("pk"))
+        return self.filter(Q(owner=user) | Exists(profiles))
+
+
+class Endpoint(models.Model):
+    """Any interface to a model or its plumbing, behind the gateway.
+
+    Its upstream key is in Vault, at a path made from the slug; the slug therefore never changes.
+    """
+
+    class Kind(models.TextChoices):
+        INFERENCE = "inference", "Inference API"
+        DASHBOARD = "dashboard", "Admin dashboard"
+        MANAGEMENT = "management", "Model management"
+        TOOL = "tool", "Tool or data source"
+
+    class Environment(models.TextChoices):
+        DEVELOPMENT = "development", "Development"
+        STAGING = "staging", "Staging"
+        PRODUCTION = "production", "Production"
+
+    class Risk(models.TextChoices):
+        LOW = "low", "Low"
+        ELEVATED = "elevated", "Elevated"
+        CRITICAL = "critical", "Critical"
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    slug = models.SlugField(unique=True, help_text="its name in URLs: /e/<slug>/v1")
+    name = models.CharField(max_length=100)
+    description = models.CharField(max_length=300, blank=True)
+    kind = models.CharField(max_length=20, choices=Kind.choices, default=Kind.INFERENCE)
+    environment = models.CharField(max_length=20, choices=Environment.choices)
+    risk = models.CharField(max_length=20, choices=Risk.choices)
+    connected_systems = ArrayField(
+        models.CharField(max_length=100),
+        default=list,
+        blank=True,
+        help_text="what its models can reach: the blast radius",
+    )
+    dialects = ArrayField(models.CharField(max_length=20, choices=Dialect.choices), default=list)
+    upstream_url = models.CharField(max_length=300, validators=[check_upstream])
+    owner = models.ForeignKey(User, on_delete=models.PROTECT, related_name="owned_endpoints")
+    created_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+    retired_at = models.DateTimeField(null=True, blank=True)
+
+    objects = Endpoints.as_manager()
+
+    class Meta:
+        ordering = ("name",)
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(slug__regex=r"^[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?$"),
+                name="endpoint_slug_plain",
+                violation_error_message="Use lower-case letters, digits and inner hyphens.",
+            ),
+            models.CheckConstraint(
+                condition=Q(dialects__len__gt=0), name="endpoint_speaks_something"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def is_active(self) -> bool:
+        """Whether anything may be asked for on it."""
+        return self.retired_at is None
+
+
+class AccessProfiles(models.QuerySet["AccessProfile"]):
+    def visible_to(self, user: User) -> "AccessProfiles":
+        """What this person may ask for, reviews or owns; everything for auditors."""
+        if user.sees_everything:
+            return self
+        groups = Membership.objects.filter(user=user).values("group")
+        return self.filter(
+            Q(requesters__in=groups) | Q(reviewers__in=groups) | Q(endpoint__owner=user)
+        )
+
+    def open_to(self, user: User) -> "AccessProfiles":
+        """What this person may ask for at this moment."""
+        groups = Membership.objects.filter(user=user).values("group")
+        return self.filter(
+            requesters__in=groups, retired_at=None, endpoint__retired_at=None
+        ).select_related("endpoint", "reviewers")
+
+
+class AccessProfile(models.Model):
+    """What may be asked for on an endpoint, for how long at most, and who reviews it.
+
+    The policy is one approval by a member of `reviewers` other than the requester.
+    """
+
+    class Kind(models.TextChoices):
+        GATEWAY_TOKEN = "gateway_token", "Gateway token"
+
+    class Revocation(models.TextChoices):
+        IMMEDIATE = "immediate", "Immediately"
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    endpoint = models.ForeignKey(Endpoint, on_delete=models.PROTECT, related_name="profiles")
+    slug = models.SlugField()
+    name = models.CharField(max_length=100)
+    description = models.CharField(max_length=300, blank=True)
+    credential_kind = models.CharField(
+        max_length=20, choices=Kind.choices, default=Kind.GATEWAY_TOKEN
+    )
+    scope = models.JSONField(help_text="the ceiling")
+    default_models = ArrayField(
+        models.CharField(max_length=200),
+        default=list,
+        blank=True,
+        help_text="what the form starts with; all of the ceiling when empty",
+    )
+    default_duration = models.DurationField(default=dt.timedelta(hours=1))
+    max_duration = models.DurationField(default=dt.timedelta(hours=8))
+    pending_timeout = models.DurationField(
+        default=dt.timedelta(days=1), help_text="an undecided request expires after this"
+    )
+    requesters = models.ForeignKey(Group, on_delete=models.PROTECT, related_name="may_request")
+    reviewers = models.ForeignKey(Group, on_delete=models.PROTECT, related_name="may_review")
+    retired_at = models.DateTimeField(null=True, blank=True)
+
+    objects = AccessProfiles.as_manager()
+
+    class Meta:
+        ordering = ("endpoint__name", "name")
+        constraints = [
+            models.UniqueConstraint(fields=["endpoint", "slug"], name="profile_slug_once"),
+            models.CheckConstraint(
+                condition=Q(max_duration__gte=SHORTEST)
+                & Q(max_duration__lte=LONGEST)
+                & Q(default_duration__gte=SHORTEST)
+                & Q(default_duration__lte=F("max_duration")),
+                name="profile_durations_sound",
+                violation_error_message="Durations are from 1 minute to 7 days, "
+                "the default no longer than the longest.",
+            ),
+            models.CheckConstraint(
+                condition=Q(scope__has_key="models"), name="profile_scope_has_models"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.endpoint.name}: {self.name}"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it may be asked for."""
+        return self.retired_at is None and self.endpoint.is_active
+
+    @property
+    def ceiling(self) -> Scope:
+        """The widest scope that it may give."""
+        return Scope.parse(self.scope)
+
+    @property
+    def default_scope(self) -> Scope:
+        """The scope that the form starts with."""
+        chosen = self.ceiling.models & frozenset(self.default_models)
+        return Scope(chosen or self.ceiling.models)
+
+    @property
+    def revocation(self) -> str:
+        """How a credential of this kind can be taken back."""
+        return self.Revocation.IMMEDIATE
