@@ -1,0 +1,119 @@
+import datetime as dt
+
+import pgtrigger
+from django.db import models
+from django.db.models import Exists, OuterRef, Q
+from ulid import ULID
+
+from accessrequests.models import Grant
+from accessrequests.states import pairs
+from accounts.models import User
+from audit.clock import ClockTimestamp
+from audit.ids import new_id
+from credentials.states import CREDENTIAL_MOVES, CredentialState, RevokeReason
+
+STUCK_AFTER = dt.timedelta(seconds=60)
+
+
+class Credentials(models.QuerySet["Credential"]):
+    def visible_to(self, user: User) -> "Credentials":
+        """Those of the grants that this person may see."""
+        if user.sees_everything:
+            return self
+        return self.filter(Exists(Grant.objects.visible_to(user).filter(pk=OuterRef("grant"))))
+
+
+class Credential(models.Model):
+    """Something minted under a grant that opens its endpoint. The secret itself is in no table.
+
+    `accessor` finds it in Vault without being able to use it. It's empty until Vault answered,
+    and stays so where the answer was lost; then it's found by its name.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    grant = models.ForeignKey(Grant, on_delete=models.PROTECT, related_name="credentials")
+    kind = models.CharField(max_length=20)
+    state = models.CharField(
+        max_length=10, choices=CredentialState.choices, default=CredentialState.ISSUING
+    )
+    accessor = models.CharField(max_length=100, blank=True, default="")
+    created_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+    issued_at = models.DateTimeField(null=True)
+    revoking_since = models.DateTimeField(null=True)
+    revoke_reason = models.CharField(
+        max_length=20, choices=RevokeReason.choices, blank=True, default=""
+    )
+    revoked_at = models.DateTimeField(null=True)
+    proof = models.CharField(max_length=300, blank=True, default="")
+    attempts = models.PositiveIntegerField(default=0)
+    next_attempt_at = models.DateTimeField(null=True)
+    last_error = models.CharField(max_length=300, blank=True, default="")
+
+    objects = Credentials.as_manager()
+
+    class Meta:
+        ordering = ("-id",)
+        indexes = [
+            models.Index(
+                fields=["next_attempt_at"],
+                condition=Q(state="revoking"),
+                name="credential_revocation_due",
+            ),
+            models.Index(
+                fields=["created_at"],
+                condition=Q(state__in=["issuing", "active"]),
+                name="credential_open",
+            ),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["grant"],
+                condition=Q(state__in=["issuing", "active"]),
+                name="credential_one_live_per_grant",
+            ),
+            models.UniqueConstraint(
+                fields=["accessor"], condition=~Q(accessor=""), name="credential_accessor_once"
+            ),
+            models.CheckConstraint(
+                condition=Q(state__in=["issuing", "active"], revoking_since=None)
+                | (
+                    Q(state__in=["revoking", "revoked"], revoking_since__isnull=False)
+                    & ~Q(revoke_reason="")
+                ),
+                name="credential_revoking_complete",
+            ),
+            models.CheckConstraint(
+                condition=Q(~Q(state="revoked"), revoked_at=None, proof="")
+                | (Q(state="revoked", revoked_at__isnull=False) & ~Q(proof="")),
+                name="credential_gone_is_proven",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state="active") | (Q(issued_at__isnull=False) & ~Q(accessor="")),
+                name="credential_active_is_known",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state="revoking") | Q(next_attempt_at__isnull=False),
+                name="credential_revoking_is_due",
+            ),
+        ]
+        triggers = [
+            pgtrigger.FSM(
+                name="credential_moves", field="state", transitions=pairs(CREDENTIAL_MOVES)
+            ),
+            pgtrigger.ReadOnly(name="credential_fixed", fields=["grant", "kind", "created_at"]),
+            pgtrigger.Protect(name="credential_kept", operation=pgtrigger.Delete),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def name(self) -> str:
+        """Its name in Vault: `kt-<ulid>`."""
+        return f"kt-{str(ULID.from_uuid(self.id)).lower()}"
+
+    def stuck_since(self, moment: dt.datetime) -> dt.datetime | None:
+        """Since when it should have been gone, if that is longer than a minute."""
+        if self.state != CredentialState.REVOKING or self.revoking_since is None:
+            return None
+        return self.revoking_since if moment - self.revoking_since > STUCK_AFTER else None

@@ -1,0 +1,14 @@
+import uuid
+from typing import Any
+
+from celery import shared_task
+
+from audit.context import Origin, working_for
+from credentials import actions
+
+
+@shared_task(name="credentials.tasks.sweep")
+def sweep() -> Any:
+    """Everything that is due. Rung each second by beat, and after each change."""
+    with working_for(Origin(via="worker", trace=uuid.uuid4())):
+        return actions.sweep()

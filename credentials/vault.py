@@ -1,0 +1,270 @@
+"""The one module that talks to Vault or OpenBao.
+
+Each process logs in by its own AppRole (web mints, worker revokes, gateway verifies) inside the
+broker's own namespace, so `revoke-accessor`, which Vault can't scope, can't reach the tokens of
+those who operate it.
+"""
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import hvac
+import hvac.exceptions
+import requests
+from django.conf import settings
+
+from audit.context import origin
+
+logger = logging.getLogger(__name__)
+
+# A token that nobody heard of dies by itself after this; raised once it's recorded. Seconds.
+UNCONFIRMED_TTL = 60
+TOKEN_ROLE = "gateway-token"  # noqa: S105
+KV_MOUNT = "kv"
+
+
+class VaultError(Exception):
+    """Vault did not do this. `unknown` says that it may have."""
+
+    unknown = False
+
+
+class VaultDown(VaultError):
+    """Vault can't be reached or is sealed, electing or overloaded.
+
+    A call that was on its way may have been carried out.
+    """
+
+    unknown = True
+
+
+class VaultDenied(VaultError):
+    """Vault refused this by policy: an operator has to look at it, trying again won't help."""
+
+
+@dataclass(frozen=True)
+class Minted:
+    """`token` is the secret, for one answer to one person; `accessor` may be stored."""
+
+    token: str
+    accessor: str
+
+    def __repr__(self) -> str:
+        return f"Minted(accessor={self.accessor!r})"
+
+
+class _Session:
+    """One logged-in client, with a connection of its own, for one thread."""
+
+    def __init__(self) -> None:
+        http = requests.Session()
+        # Looking for proxies in the environment costs 150 µs a call and would send tokens there.
+        http.trust_env = False
+        if settings.VAULT_CACERT:
+            http.verify = settings.VAULT_CACERT
+        self.client = hvac.Client(
+            url=settings.VAULT_ADDR,
+            namespace=settings.VAULT_NAMESPACE or None,
+            session=http,
+            timeout=settings.VAULT_TIMEOUT,
+        )
+        self.renew_at = 0.0
+        self.dead_at = 0.0
+
+    def ready(self) -> hvac.Client:
+        """The client, logged in for at least half of its token's period yet."""
+        moment = time.monotonic()
+        if moment >= self.dead_at:
+            self._adopt(
+                self.client.auth.approle.login(
+                    role_id=settings.VAULT_ROLE_ID, secret_id=settings.VAULT_SECRET_ID
+                ),
+                moment,
+            )
+        elif moment >= self.renew_at:
+            try:
+                self._adopt(self.client.auth.token.renew_self(), moment)
+            except hvac.exceptions.Forbidden:
+                self.dead_at = 0.0
+                return self.ready()
+        return self.client
+
+    def _adopt(self, answer: dict[str, Any], moment: float) -> None:
+        lease = answer["auth"]["lease_duration"]
+        self.renew_at, self.dead_at = moment + lease / 2, moment + lease * 0.9
+
+    def forget(self) -> None:
+        self.dead_at = 0.0
+
+
+_local = threading.local()
+
+
+@contextmanager
+def _calling(what: str) -> Iterator[hvac.Client]:
+    """A ready client; Vault's and the network's exceptions become this module's."""
+    sessions: dict[str, _Session] = _local.__dict__.setdefault("sessions", {})
+    login = f"{settings.VAULT_ADDR} {settings.VAULT_NAMESPACE} {settings.VAULT_ROLE_ID}"
+    session = sessions.get(login) or sessions.setdefault(login, _Session())
+    try:
+        client = session.ready()
+        client.adapter.session.headers["X-Broker-Request-Id"] = str(origin().trace)
+        yield client
+    except hvac.exceptions.Forbidden as error:
+        # Our own login may have died with a restore or a seal: the next call logs in anew.
+        session.forget()
+        raise VaultDenied(
+            f"{what}: Vault refused it to the AppRole {settings.VAULT_ROLE_ID}"
+        ) from error
+    except hvac.exceptions.InvalidRequest as error:
+        if "approle" in str(error.url or ""):
+            session.forget()
+            raise VaultDenied(
+                f"{what}: no AppRole {settings.VAULT_ROLE_ID} with this secret id in Vault"
+            ) from error
+        raise
+    except hvac.exceptions.InvalidPath:
+        raise
+    except (requests.RequestException, hvac.exceptions.VaultError) as error:
+        # The text of such an error can hold a URL or headers; its type says enough.
+        raise VaultDown(f"{what}: {type(error).__name__}") from error
+
+
+def mint(*, name: str, meta: dict[str, str], lifetime: int) -> Minted:
+    """A service token on the role of gateway tokens that opens nothing in Vault.
+
+    It lives for UNCONFIRMED_TTL seconds until `raise_ttl` confirms it, and never longer than
+    `lifetime` seconds. Raises VaultDown, after which it may exist all the same, or VaultDenied.
+    """
+    if lifetime < 1:
+        raise ValueError("a lifetime of 0 would mean none at all to Vault")
+    body = {
+        "display_name": name,
+        "meta": meta,
+        "ttl": f"{min(UNCONFIRMED_TTL, lifetime)}s",
+        "explicit_max_ttl": f"{lifetime}s",
+    }
+    with _calling("mint") as client:
+        # hvac's token.create would send keys that the policy's allowed_parameters refuse.
+        answer = client.adapter.post(f"/v1/auth/token/create/{TOKEN_ROLE}", json=body)
+    return Minted(token=answer["auth"]["client_token"], accessor=answer["auth"]["accessor"])
+
+
+def raise_ttl(accessor: str, seconds: int) -> None:
+    """Let a minted token live for `seconds` from now; Vault caps that at its lifetime."""
+    with _calling("raise the TTL") as client:
+        client.adapter.post(
+            "/v1/auth/token/renew-accessor",
+            json={"accessor": accessor, "increment": f"{seconds}s"},
+        )
+
+
+def revoke(accessor: str) -> None:
+    """Ask Vault to revoke. Its answer proves nothing: ask `lookup` afterwards."""
+    with _calling("revoke") as client:
+        try:
+            client.adapter.post("/v1/auth/token/revoke-accessor", json={"accessor": accessor})
+        except (hvac.exceptions.InvalidRequest, hvac.exceptions.InvalidPath):
+            return  # not there: `lookup` will say so itself
+
+
+def lookup(accessor: str) -> dict[str, Any] | None:
+    """What Vault holds for this accessor; None where Vault itself says that there is nothing.
+
+    A refusal by policy isn't that: it raises VaultDenied.
+    """
+    with _calling("look an accessor up") as client:
+        try:
+            answer = client.adapter.post(
+                "/v1/auth/token/lookup-accessor", json={"accessor": accessor}
+            )
+        except (hvac.exceptions.InvalidRequest, hvac.exceptions.InvalidPath):
+            return None
+    data: dict[str, Any] = answer["data"]
+    return data
+
+
+def find(credential_ids: set[str]) -> dict[str, str]:
+    """Accessors by credential id, for those of these credentials that are in Vault.
+
+    For mints whose answer was lost. Looks at every token of the namespace, so callers batch.
+    """
+    with _calling("list accessors") as client:
+        try:
+            answer = client.adapter.list("/v1/auth/token/accessors/")
+        except hvac.exceptions.InvalidPath:
+            return {}
+    accessors: list[str] = answer["data"]["keys"]
+    found = {}
+    for accessor in accessors:
+        meta = (lookup(accessor) or {}).get("meta") or {}
+        if meta.get("credential") in credential_ids:
+            found[meta["credential"]] = accessor
+    return found
+
+
+def whose(token: str) -> uuid.UUID | None:
+    """The id of the credential that this secret is, or None where Vault doesn't know it.
+
+    Raises VaultDown and VaultDenied; neither says anything of the secret.
+    """
+    with _calling("look a token up") as client:
+        try:
+            answer = client.adapter.post("/v1/auth/token/lookup", json={"token": token})
+        except hvac.exceptions.Forbidden as error:
+            # "bad token" is the answer to an unknown one; anything else is about ourselves.
+            if "bad token" in str(error):
+                return None
+            raise
+        except (hvac.exceptions.InvalidRequest, hvac.exceptions.InvalidPath):
+            return None
+    data = answer["data"]
+    if data.get("path") != f"auth/token/create/{TOKEN_ROLE}":
+        return None
+    try:
+        return uuid.UUID((data.get("meta") or {}).get("credential", ""))
+    except ValueError:
+        return None
+
+
+def upstream_version(endpoint: str) -> int:
+    """The version of an endpoint's stored upstream key, 0 if there is none."""
+    with _calling("look at an upstream key") as client:
+        try:
+            meta = client.adapter.get(f"/v1/{KV_MOUNT}/metadata/upstream/{endpoint}")
+        except hvac.exceptions.InvalidPath:
+            return 0
+    version: int = meta["data"]["current_version"]
+    return version
+
+
+def store_upstream_key(endpoint: str, key: str) -> int:
+    """Write an endpoint's upstream key; its new version.
+
+    Check-and-set: of two writers at once one raises hvac's InvalidRequest, none is lost.
+    """
+    version = upstream_version(endpoint)
+    with _calling("store an upstream key") as client:
+        answer = client.adapter.post(
+            f"/v1/{KV_MOUNT}/data/upstream/{endpoint}",
+            json={"data": {"key": key}, "options": {"cas": version}},
+        )
+    stored: int = answer["data"]["version"]
+    return stored
+
+
+def upstream_key(endpoint: str) -> str | None:
+    """An endpoint's upstream key, None if it has none. For the gateway's AppRole alone."""
+    with _calling("read an upstream key") as client:
+        try:
+            answer = client.adapter.get(f"/v1/{KV_MOUNT}/data/upstream/{endpoint}")
+        except hvac.exceptions.InvalidPath:
+            return None
+    key: str = answer["data"]["data"]["key"]
+    return key
