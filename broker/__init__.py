@@ -1,0 +1,1 @@
+"""The project: settings, URLs, Celery, errors; mounts everything."""

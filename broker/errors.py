@@ -1,0 +1,143 @@
+"""What can go wrong, as RFC 9457 sees it: each class is one problem type with its HTTP status.
+
+A class's docstring is its default message and the text of its page under /problems/.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class KeyturnError(Exception):
+    """Keyturn could not do this."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "error"
+    title: ClassVar[str] = "Error"
+
+    def __init__(self, detail: str = "", **extra: object) -> None:
+        self.detail = detail or (type(self).__doc__ or "").split("\n\n")[0]
+        self.extra = extra
+        super().__init__(self.detail)
+
+
+class InvalidInput(KeyturnError):
+    """Something in the input is not acceptable; each field at fault is named with what would be.
+
+    `errors` maps a field's name to its message, in words that say what would be right.
+    """
+
+    status = 400
+    code = "invalid-input"
+    title = "Invalid input"
+
+    def __init__(self, errors: Mapping[str, str]) -> None:
+        super().__init__(" ".join(f"{field}: {message}" for field, message in errors.items()))
+        self.errors = dict(errors)
+        self.extra = {
+            "errors": [{"field": field, "message": message} for field, message in errors.items()]
+        }
+
+
+class NotSignedIn(KeyturnError):
+    """This needs a signed-in person or an API token."""
+
+    status = 401
+    code = "not-signed-in"
+    title = "Not signed in"
+
+
+class Forbidden(KeyturnError):
+    """You may see this, but not do that with it."""
+
+    status = 403
+    code = "forbidden"
+    title = "Not allowed"
+
+
+class SelfReview(Forbidden):
+    """Nobody reviews their own access request. It waits for another reviewer."""
+
+    code = "self-review"
+    title = "Own request"
+
+
+class NeedsPerson(Forbidden):
+    """A review takes a signed-in person: an API token alone approves nothing."""
+
+    code = "needs-person"
+    title = "A person is needed"
+
+
+class NotFound(KeyturnError):
+    """There is nothing here, or nothing that you may see."""
+
+    status = 404
+    code = "not-found"
+    title = "Not found"
+
+
+class Conflict(KeyturnError):
+    """Somebody or something else was first."""
+
+    status = 409
+    code = "conflict"
+    title = "Conflict"
+
+
+class AlreadyDecided(Conflict):
+    """This access request was decided already; nothing was changed."""
+
+    code = "already-decided"
+    title = "Already decided"
+
+
+class NotLive(Conflict):
+    """This grant isn't live, so nothing can be checked out under it."""
+
+    code = "grant-not-live"
+    title = "Grant not live"
+
+
+class AuthorityLost(Conflict):
+    """What this grant rests on no longer holds, so nothing can be checked out under it."""
+
+    code = "authority-lost"
+    title = "Authority lost"
+
+
+class CheckoutInProgress(Conflict):
+    """Another check-out under this grant is being made at this moment; try again in a second."""
+
+    code = "checkout-in-progress"
+    title = "Check-out in progress"
+
+
+class IllegalMove(Conflict):
+    """That state can't follow this one."""
+
+    code = "illegal-move"
+    title = "Illegal move"
+
+
+class TooManyTries(KeyturnError):
+    """Too many tries that failed. Wait, then try again."""
+
+    status = 429
+    code = "too-many-tries"
+    title = "Too many tries"
+
+    def __init__(self, detail: str = "", *, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class Unavailable(KeyturnError):
+    """A server that Keyturn needs for this can't be reached at the moment; nothing was done."""
+
+    status = 503
+    code = "unavailable"
+    title = "Unavailable"
+
+    def __init__(self, detail: str = "", *, retry_after: int = 5) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after

@@ -1,0 +1,79 @@
+import logging
+import uuid
+from collections.abc import Callable
+
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from accounts.models import User
+from audit.context import Origin, origin, working_for
+from audit.events import Event
+from audit.record import record
+from broker.errors import Forbidden, KeyturnError, NotFound, TooManyTries, Unavailable
+
+logger = logging.getLogger(__name__)
+Handler = Callable[[HttpRequest], HttpResponse]
+
+
+def audit_context(get_response: Handler) -> Handler:
+    """Gives every audit row of a request its origin, and the answer the id of it."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        via = "api" if request.path.startswith("/api/") else "portal"
+        # Forwarded headers are not believed: anybody can send them.
+        source = Origin(
+            via=via, address=request.META.get("REMOTE_ADDR") or None, trace=uuid.uuid4()
+        )
+        with working_for(source):
+            response = get_response(request)
+        response["X-Request-Id"] = str(source.trace)
+        return response
+
+    return middleware
+
+
+def audit_refusal(error: KeyturnError, request: HttpRequest) -> None:
+    """Put a refused try on the record, outside of the transaction that it rolled back."""
+    user = request.user
+    if isinstance(error, Forbidden | NotFound) and isinstance(user, User):
+        with transaction.atomic():
+            record(
+                Event.ACCESS_REFUSED,
+                by=user,
+                code=error.code,
+                method=request.method,
+                path=request.path[:300],
+                detail=error.detail,
+            )
+
+
+def problem_headers(error: KeyturnError, response: HttpResponse) -> None:
+    """When to try again, for those problems where that helps."""
+    if isinstance(error, Unavailable | TooManyTries):
+        response["Retry-After"] = str(error.retry_after)
+
+
+class Problems:
+    """Turns domain errors of the portal into pages; the API has a handler of its own."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        if not isinstance(error, KeyturnError):
+            return None
+        audit_refusal(error, request)
+        page = (
+            "errors/problem_fragment.html"
+            if getattr(request, "htmx", False)
+            else "errors/problem.html"
+        )
+        response = render(
+            request, page, {"error": error, "trace": origin().trace}, status=error.status
+        )
+        problem_headers(error, response)
+        return response

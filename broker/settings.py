@@ -1,0 +1,321 @@
+"""Every setting, each from one environment variable (listed in .env.example).
+
+Where a variable isn't set, `.env` beside manage.py is asked, then the `env` file that
+`manage.py up` leaves in its state folder, so that commands in another terminal reach the servers
+that `up` runs. Any variable X may be given as a file's path in X_FILE instead.
+"""
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import environs
+from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environs.FileAwareEnv(strip_whitespace=True)
+env.read_env(BASE_DIR / ".env", recurse=False)
+KEYTURN_STATE_DIR = Path(env.str("KEYTURN_STATE_DIR", str(BASE_DIR / ".keyturn"))).resolve()
+env.read_env(KEYTURN_STATE_DIR / "env", recurse=False)
+
+
+def _origin(name: str, default: str) -> str:
+    """The origin (scheme://host[:port]) in variable `name`.
+
+    Plain http is for loopback alone: a session cookie or a credential must not cross a network
+    in clear.
+    """
+    value = env.str(name, default).rstrip("/")
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path or parts.query:
+        raise ImproperlyConfigured(
+            f"{name} is {value!r}: give scheme and host only, such as https://keyturn.example.com"
+        )
+    if parts.scheme == "http" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
+        raise ImproperlyConfigured(
+            f"{name} is {value!r}: http is for localhost only, use https://{parts.netloc}"
+        )
+    return value
+
+
+# What Keyturn is called from outside. Links are built from these, never from a Host header.
+KEYTURN_BASE_URL = _origin("KEYTURN_BASE_URL", "http://localhost:8000")
+KEYTURN_GATEWAY_URL = _origin("KEYTURN_GATEWAY_URL", "http://localhost:8080")
+
+# The demo: sign-ins listed on the sign-in page, a demo upstream. `manage.py up` sets these.
+KEYTURN_DEMO = env.bool("KEYTURN_DEMO", False)
+KEYTURN_DEMO_UPSTREAM_URL = env.str("KEYTURN_DEMO_UPSTREAM_URL", "http://127.0.0.1:8090")
+KEYTURN_DEMO_UPSTREAM_KEY = env.str("KEYTURN_DEMO_UPSTREAM_KEY", "")
+
+# Ports of `manage.py up`, all on loopback.
+KEYTURN_WEB_PORT = env.int("KEYTURN_WEB_PORT", 8000)
+KEYTURN_GATEWAY_PORT = env.int("KEYTURN_GATEWAY_PORT", 8080)
+KEYTURN_DEMO_UPSTREAM_PORT = env.int("KEYTURN_DEMO_UPSTREAM_PORT", 8090)
+KEYTURN_POSTGRES_PORT = env.int("KEYTURN_POSTGRES_PORT", 55432)
+KEYTURN_VALKEY_PORT = env.int("KEYTURN_VALKEY_PORT", 56379)
+KEYTURN_OPENBAO_PORT = env.int("KEYTURN_OPENBAO_PORT", 58200)
+
+# Vault or OpenBao: address, the broker's own namespace, this process's AppRole.
+VAULT_ADDR = env.str("VAULT_ADDR", f"http://127.0.0.1:{KEYTURN_OPENBAO_PORT}")
+VAULT_NAMESPACE = env.str("VAULT_NAMESPACE", "keyturn")
+VAULT_CACERT = env.str("VAULT_CACERT", "")
+VAULT_ROLE_ID = env.str("VAULT_ROLE_ID", "web")
+VAULT_SECRET_ID = env.str("VAULT_SECRET_ID", "")
+VAULT_TIMEOUT = env.float("VAULT_TIMEOUT", 5.0)  # seconds for one call, then its outcome is unknown
+
+# Gateway: seconds that it serves known grants while the database can't be reached.
+KEYTURN_GATEWAY_MAX_STALE = env.float("KEYTURN_GATEWAY_MAX_STALE", 5.0)
+KEYTURN_GATEWAY_MAX_BODY = env.int("KEYTURN_GATEWAY_MAX_BODY", 10_000_000)  # bytes
+KEYTURN_GATEWAY_UPSTREAM_TIMEOUT = env.float("KEYTURN_GATEWAY_UPSTREAM_TIMEOUT", 600.0)  # seconds
+
+# An empty key is refused by Django itself, with the setting's name, by whatever needs it first.
+SECRET_KEY = env.str("KEYTURN_SECRET_KEY", "")
+DEBUG = False
+ALLOWED_HOSTS = [
+    urlsplit(KEYTURN_BASE_URL).hostname,
+    *env.list("KEYTURN_ALLOWED_HOSTS", ["localhost", "127.0.0.1"]),
+]
+CSRF_TRUSTED_ORIGINS = [KEYTURN_BASE_URL]
+# Proxies in front that end TLS, by how many there are: their X-Forwarded-Proto is believed.
+if env.bool("KEYTURN_BEHIND_PROXY", False):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+INSTALLED_APPS = [
+    "broker",
+    "audit",
+    "accounts",
+    "endpoints",
+    "accessrequests",
+    "credentials",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.postgres",
+    "django.contrib.humanize",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "csp",
+    "django_filters",
+    "django_htmx",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "pgtrigger",
+    "rest_framework",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "accounts.middleware.session_window",
+    "accounts.middleware.own_time_zone",
+    "broker.middleware.audit_context",
+    "broker.middleware.Problems",
+]
+ROOT_URLCONF = "broker.urls"
+WSGI_APPLICATION = "broker.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "broker.context.portal",
+            ]
+        },
+    }
+]
+
+DATABASES = {
+    "default": env.dj_db_url(
+        "DATABASE_URL",
+        f"postgresql://keyturn@127.0.0.1:{KEYTURN_POSTGRES_PORT}/keyturn",
+        conn_max_age=60,
+        conn_health_checks=True,
+    )
+}
+if DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
+    raise ImproperlyConfigured("DATABASE_URL must start with postgresql://")
+# A server that hangs without closing its connections counts as down.
+DATABASES["default"]["OPTIONS"] = {"connect_timeout": 3, "tcp_user_timeout": 5000} | DATABASES[
+    "default"
+].get("OPTIONS", {})
+# A row lock that can't be had in 10 s is an error, not a queue of stuck requests.
+DATABASES["default"]["OPTIONS"].setdefault(
+    "options",
+    "-c lock_timeout=10s -c statement_timeout=30s -c idle_in_transaction_session_timeout=30s",
+)
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REDIS_URL = env.str("REDIS_URL", f"redis://127.0.0.1:{KEYTURN_VALKEY_PORT}/0")
+CELERY_BROKER_URL = REDIS_URL
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_TASK_TIME_LIMIT = 50
+CELERY_TASK_SOFT_TIME_LIMIT = 45
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_DB_REUSE_MAX = 1000
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    # Without the two unacked_* a killed worker's message comes back only after 100 s.
+    "visibility_timeout": 60,
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,
+    "socket_timeout": 5,
+    "socket_connect_timeout": 2,
+}
+CELERY_BEAT_SCHEDULE = {
+    # The sweep is idempotent: a second beat is harmless, and a tick that waited is worthless.
+    "sweep": {
+        "task": "credentials.tasks.sweep",
+        "schedule": 1.0,
+        "options": {"expires": 5, "ignore_result": True},
+    },
+}
+
+AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
+LOGIN_URL = "sign-in"
+LOGIN_REDIRECT_URL = "home"
+LOGOUT_REDIRECT_URL = "sign-in"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 12},
+    },
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+_tls = KEYTURN_BASE_URL.startswith("https://")
+SESSION_ENGINE = "django.contrib.sessions.backends.db"
+# `__Host-` needs Secure; browsers take Secure cookies from http://localhost too, other clients
+# of `make up` don't, so the prefix comes with TLS.
+SESSION_COOKIE_NAME = "__Host-keyturn" if _tls else "keyturn"
+SESSION_COOKIE_SECURE = _tls
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 30 * 60  # idle, seconds; renewed by use
+SESSION_SAVE_EVERY_REQUEST = True
+KEYTURN_SESSION_MAX = 12 * 60 * 60  # from sign-in, seconds
+CSRF_COOKIE_NAME = "__Host-keyturn-csrf" if _tls else "keyturn-csrf"
+CSRF_COOKIE_SECURE = _tls
+CSRF_COOKIE_HTTPONLY = True
+CSRF_FAILURE_VIEW = "broker.views.csrf_failure"
+SECURE_SSL_REDIRECT = _tls
+SECURE_HSTS_SECONDS = 63_072_000 if _tls else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = _tls
+SECURE_HSTS_PRELOAD = _tls
+SECURE_REDIRECT_EXEMPT = [r"^healthz/$"]
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        # Tabler draws the arrow of a select and the tick of a checkbox as data: images.
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+        "base-uri": [NONE],
+        "manifest-src": [SELF],
+    }
+}
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = False
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+# Names with a hash, kept by browsers for ever, once `collectstatic` has run (the image does);
+# before that, files come straight from static/.
+_collected = (STATIC_ROOT / "staticfiles.json").exists()
+WHITENOISE_USE_FINDERS = not _collected
+STORAGES = {
+    "staticfiles": {
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        if _collected or os.environ.get("KEYTURN_COLLECTING")
+        else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    }
+}
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "accounts.api.TokenAuthentication",
+        "accounts.api.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PAGINATION_CLASS": "broker.api.Cursor",
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_SCHEMA_CLASS": "broker.api.Schema",
+    "EXCEPTION_HANDLER": "broker.api.problem_response",
+    "PAGE_SIZE": 50,
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Keyturn",
+    "DESCRIPTION": "Just-in-time privileged access to LLM endpoints. "
+    "File an access request, have it reviewed, check a credential out, give it back.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "ENUM_NAME_OVERRIDES": {
+        "RequestState": "accessrequests.states.RequestState",
+        "GrantState": "accessrequests.states.GrantState",
+        "CredentialState": "credentials.states.CredentialState",
+    },
+}
+
+KEYTURN_LOG_LEVEL = env.str("KEYTURN_LOG_LEVEL", "INFO").upper()
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"redact": {"()": "audit.redaction.Redact"}},
+    "formatters": {
+        "line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"},
+    },
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": "line",
+            "filters": ["redact"],
+        }
+    },
+    "root": {"handlers": ["stderr"], "level": KEYTURN_LOG_LEVEL},
+    "loggers": {
+        "django": {"handlers": [], "level": "INFO", "propagate": True},
+        "django.server": {"handlers": [], "propagate": True},
+        "celery": {"level": "INFO"},
+        # A line for each of the sweep's ticks would bury everything else.
+        "celery.app.trace": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
+        "celery.beat": {"level": "WARNING"},
+    },
+}

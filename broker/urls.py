@@ -1,0 +1,33 @@
+from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from rest_framework.routers import SimpleRouter
+
+from accessrequests.api import RequestViewSet
+from audit.api import AuditEventViewSet
+from broker.health import healthz
+from credentials.api import CredentialViewSet, GrantViewSet
+from endpoints.api import EndpointViewSet, ProfileViewSet
+
+router = SimpleRouter(use_regex_path=False)
+router.register("endpoints", EndpointViewSet, basename="api-endpoint")
+router.register("profiles", ProfileViewSet, basename="api-profile")
+router.register("requests", RequestViewSet, basename="api-request")
+router.register("grants", GrantViewSet, basename="api-grant")
+router.register("credentials", CredentialViewSet, basename="api-credential")
+router.register("audit/events", AuditEventViewSet, basename="api-audit-event")
+
+api = [
+    *router.urls,
+    path("schema/", SpectacularAPIView.as_view(), name="api-schema"),
+    path("docs/", SpectacularSwaggerSplitView.as_view(url_name="api-schema"), name="api-docs"),
+]
+
+urlpatterns = [
+    path("healthz/", healthz, name="healthz"),
+    path("api/v1/", include(api)),
+    path("", include("broker.urls_portal")),
+]
+handler400 = "broker.views.bad_request"
+handler403 = "broker.views.forbidden"
+handler404 = "broker.views.not_found"
+handler500 = "broker.views.server_error"
