@@ -1,0 +1,315 @@
+"""Who is let in: verified credentials in memory, and what is open under each.
+
+A credential is verified once with Vault and PostgreSQL, then kept by the full SHA-256 of its
+secret. What ends it: its deadline on this process's monotonic clock, a push on Redis, or the
+poll of PostgreSQL each second that finds what a lost push missed.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import re
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import redis.asyncio
+import redis.exceptions
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import close_old_connections, connection
+
+from credentials import vault
+from credentials.live import Live, live
+from credentials.push import CHANNEL
+from gateway.dialects import Refused
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# What a service token looks like. Anything else is turned away before Vault is asked.
+SECRET = re.compile(r"(?:hvs|s)\.[A-Za-z0-9_\-.]{20,500}")
+POLL = 1.0  # seconds
+FORGET_UNKNOWN = 3.0  # seconds for which an unknown secret isn't asked about again
+FORGET_ENDED = 600.0  # seconds for which an ended grant is still told apart from an unknown key
+KEY_AGE = 30.0  # seconds for which an upstream's key is used without asking Vault again
+MOST = 100_000  # entries of either kind
+
+
+class Unreachable(Exception):
+    """PostgreSQL or Vault can't be asked."""
+
+
+@dataclass(eq=False)
+class Entry:
+    """One verified credential. `calls` are the tasks that serve its open calls."""
+
+    live: Live
+    deadline: float
+    confirmed: float
+    ended: bool = False
+    calls: set[asyncio.Task[Any]] = field(default_factory=set)
+    timer: asyncio.TimerHandle | None = None
+
+    def is_stale(self, moment: float) -> bool:
+        """Whether it was last confirmed too long ago to be served on."""
+        most = 0.0 if self.live.critical else settings.KEYTURN_GATEWAY_MAX_STALE
+        return moment - self.confirmed > max(most, 2 * POLL)
+
+    def end(self) -> None:
+        """From here on it's refused, and what is open under it is cut."""
+        if self.ended:
+            return  # cutting twice would cut the error event of the first cut
+        self.ended = True
+        if self.timer is not None:
+            self.timer.cancel()
+        for task in tuple(self.calls):
+            task.cancel()
+
+
+@dataclass
+class _Key:
+    value: str
+    fetched: float
+
+
+class Registry:
+    """All that this gateway process knows; others have their own."""
+
+    def __init__(self) -> None:
+        self._by_digest: OrderedDict[bytes, Entry] = OrderedDict()
+        self._by_credential: dict[uuid.UUID, Entry] = {}
+        self._unknown: OrderedDict[bytes, float] = OrderedDict()
+        self._asking: dict[bytes, asyncio.Task[Entry | None]] = {}
+        self._keys: dict[str, _Key] = {}
+        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="ask")
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to poll and to listen; call within the running loop."""
+        self._tasks = [
+            asyncio.create_task(self._poll_for_ever(), name="poll"),
+            asyncio.create_task(self._listen_for_ever(), name="listen"),
+        ]
+
+    async def stop(self) -> None:
+        """Stop polling and listening."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _ask(self, question: Callable[..., T], *args: object) -> T:
+        """Run something that waits for Vault or PostgreSQL in a thread. Raises Unreachable."""
+
+        def asked() -> T:
+            close_old_connections()
+            try:
+                return question(*args)
+            except DatabaseError as error:
+                # Whatever happened to it, the next question gets a connection that works.
+                connection.close()
+                raise Unreachable(type(error).__name__) from error
+            except vault.VaultError as error:
+                raise Unreachable(str(error)) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, asked)
+
+    async def admit(self, secret: str, endpoint: str) -> Entry:
+        """The live entry of this secret on this endpoint. Raises Refused."""
+        entry = await self._entry(secret)
+        if entry.live.endpoint != endpoint:
+            raise Refused(
+                403, "wrong_endpoint", "This credential was granted for another endpoint."
+            )
+        moment = time.monotonic()
+        if entry.ended or moment >= entry.deadline:
+            raise ended(entry)
+        if entry.is_stale(moment):
+            raise Refused(
+                503,
+                "cannot_verify",
+                "Keyturn's database can't be asked whether this grant still holds. "
+                "Calls are refused until it can.",
+                retry=True,
+            )
+        return entry
+
+    async def _entry(self, secret: str) -> Entry:
+        digest = hashlib.sha256(secret.encode()).digest()
+        entry = self._by_digest.get(digest)
+        if entry is not None:
+            return entry
+        since = self._unknown.get(digest)
+        if SECRET.fullmatch(secret) is None or (
+            since is not None and time.monotonic() - since < FORGET_UNKNOWN
+        ):
+            raise unknown()
+        asking = self._asking.get(digest)
+        if asking is None:
+            asking = asyncio.create_task(self._verify(secret, digest))
+            self._asking[digest] = asking
+            asking.add_done_callback(lambda _: self._asking.pop(digest, None))
+        try:
+            # One caller hanging up must not end the question for the others.
+            entry = await asyncio.shield(asking)
+        except Unreachable as error:
+            logger.warning("can't verify a credential: %s", error)
+            raise Refused(
+                503,
+                "cannot_verify",
+                "Keyturn can't verify this credential at the moment. Try again in a few seconds.",
+                retry=True,
+            ) from error
+        if entry is None:
+            raise unknown()
+        return entry
+
+    async def _verify(self, secret: str, digest: bytes) -> Entry | None:
+        asked_at = time.monotonic()
+        credential = await self._ask(vault.whose, secret)
+        found = await self._ask(live, [credential]) if credential is not None else {}
+        if credential is None or credential not in found:
+            self._unknown[digest] = time.monotonic()
+            while len(self._unknown) > MOST:
+                self._unknown.popitem(last=False)
+            return None
+        fresh = found[credential]
+        # `remaining` was true at some moment after this question began: counting it from its
+        # beginning ends early rather than late.
+        entry = Entry(live=fresh, deadline=asked_at + fresh.remaining, confirmed=asked_at)
+        loop = asyncio.get_running_loop()
+        entry.timer = loop.call_later(max(0.0, entry.deadline - time.monotonic()), entry.end)
+        self._by_digest[digest] = entry
+        self._by_credential[credential] = entry
+        while len(self._by_digest) > MOST:
+            _, old = self._by_digest.popitem(last=False)
+            self._by_credential.pop(old.live.credential, None)
+            old.end()
+        return entry
+
+    async def _poll_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(POLL)
+            try:
+                async with asyncio.timeout(2 * POLL):
+                    await self._poll()
+            except (Unreachable, TimeoutError) as error:
+                logger.warning("can't ask the database what ended: %r", error)
+                self._cut_stale()
+
+    async def _poll(self) -> None:
+        moment = time.monotonic()
+        watched = {pk: e for pk, e in self._by_credential.items() if not e.ended}
+        if watched:
+            found = await self._ask(live, list(watched))
+            for pk, entry in watched.items():
+                if pk in found:
+                    entry.confirmed = moment
+                else:
+                    entry.end()
+        self._forget()
+
+    def _cut_stale(self) -> None:
+        """Streams too may not outlive what can be verified."""
+        moment = time.monotonic()
+        for entry in self._by_credential.values():
+            if not entry.ended and entry.is_stale(moment):
+                for task in tuple(entry.calls):
+                    task.cancel()
+
+    def _forget(self) -> None:
+        moment = time.monotonic()
+        for digest, entry in list(self._by_digest.items()):
+            if entry.ended and moment - entry.confirmed > FORGET_ENDED:
+                del self._by_digest[digest]
+                self._by_credential.pop(entry.live.credential, None)
+        while self._unknown:
+            digest, since = next(iter(self._unknown.items()))
+            if moment - since < FORGET_UNKNOWN:
+                break
+            del self._unknown[digest]
+
+    async def _listen_for_ever(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except (redis.exceptions.RedisError, OSError) as error:
+                logger.warning("no push (%s); polling goes on", type(error).__name__)
+                await asyncio.sleep(1)
+
+    async def _listen(self) -> None:
+        client = redis.asyncio.Redis.from_url(
+            settings.REDIS_URL, socket_connect_timeout=1, health_check_interval=5
+        )
+        async with client, client.pubsub(ignore_subscribe_messages=True) as channel:
+            await channel.subscribe(CHANNEL)
+            while True:
+                message = await channel.get_message(timeout=5)
+                if message is not None:
+                    self._heard(message["data"])
+
+    def _heard(self, data: bytes) -> None:
+        try:
+            credentials = [uuid.UUID(item) for item in json.loads(data)]
+        except (ValueError, TypeError):
+            logger.warning("ignored a push that isn't a list of ids")
+            return
+        for credential in credentials:
+            entry = self._by_credential.get(credential)
+            if entry is not None:
+                entry.end()
+
+    async def upstream_key(self, endpoint: str) -> str:
+        """The endpoint's own key, from Vault, kept in memory only. Raises Refused."""
+        known = self._keys.get(endpoint)
+        moment = time.monotonic()
+        if known is not None and moment - known.fetched < KEY_AGE:
+            return known.value
+        try:
+            value = await self._ask(vault.upstream_key, endpoint)
+        except Unreachable as error:
+            if known is not None:
+                return known.value
+            logger.warning("no upstream key for %s: %s", endpoint, error)
+            raise Refused(
+                503, "cannot_verify", "Keyturn can't reach its Vault at the moment.", retry=True
+            ) from error
+        if value is None:
+            raise Refused(
+                502,
+                "upstream_key_missing",
+                "No upstream key is stored for this endpoint. Its owner can store one with "
+                "`manage.py upstream_key`.",
+            )
+        self._keys[endpoint] = _Key(value, moment)
+        return value
+
+    def drop_key(self, endpoint: str) -> None:
+        """The upstream refused this key: read it anew for the next call."""
+        self._keys.pop(endpoint, None)
+
+
+def unknown() -> Refused:
+    """The answer to a secret that is no live credential; the same for all reasons."""
+    return Refused(
+        401,
+        "invalid_api_key",
+        "This key is unknown, expired or revoked. Check out a credential at "
+        f"{settings.KEYTURN_BASE_URL}/",
+    )
+
+
+def ended(entry: Entry) -> Refused:
+    """The answer to a credential whose grant is over: where to ask again."""
+    return Refused(
+        401,
+        "grant_ended",
+        "The grant of this credential has ended. Ask again at "
+        f"{settings.KEYTURN_BASE_URL}/request/{entry.live.profile}/",
+    )

@@ -1,0 +1,185 @@
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from django.conf import settings as django_settings
+from django.test import override_settings
+from django.test.utils import setup_databases, teardown_databases
+
+from audit.context import Origin, working_for
+from broker.demo.upstream import make_app
+from credentials import actions
+from tests.servers import Servers
+from tests.upstream import Upstream
+from tests.world import UPSTREAM_KEY, World
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(
+    django_test_environment: None,
+    django_db_modify_db_settings: None,
+    django_db_blocker: Any,
+) -> Iterator[None]:
+    """The test database, also for tests without the django_db mark (`committed`).
+
+    pytest-django's own fixture makes it only for marked ones.
+    """
+    with django_db_blocker.unblock():
+        made = setup_databases(verbosity=0, interactive=False, aliases={"default"})
+    yield
+    with django_db_blocker.unblock():
+        teardown_databases(made, verbosity=0)
+
+
+@pytest.fixture
+def committed(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """A database in which tests commit, for races and other processes.
+
+    Nothing is rolled back or flushed (the record refuses TRUNCATE): each test makes people and
+    endpoints of its own.
+    """
+    with django_db_blocker.unblock():
+        yield
+
+
+@pytest.fixture
+def role(servers: Servers) -> Callable[[str], contextlib.AbstractContextManager[None]]:
+    """`with role("worker"):` logs in to Vault as that process does."""
+
+    @contextlib.contextmanager
+    def as_role(name: str) -> Iterator[None]:
+        with override_settings(VAULT_ROLE_ID=name, VAULT_SECRET_ID=servers.vault_secret_id(name)):
+            yield
+
+    return as_role
+
+
+@pytest.fixture
+def sweep(role: Any) -> Callable[[], int]:
+    """One sweep, as a worker does it."""
+
+    def once() -> int:
+        with role("worker"), working_for(Origin(via="worker")):
+            return actions.sweep()
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def upstream() -> Iterator[Upstream]:
+    """The demo upstream, in a thread, so that tests can look at what reached it."""
+    with Upstream(make_app(UPSTREAM_KEY)) as running:
+        yield running
+
+
+@pytest.fixture
+def world(upstream: Upstream) -> World:
+    """Makes people, endpoints, requests and grants at any state; the test picks the database."""
+    return World(upstream_url=upstream.url)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A process of the broker, on a port of its own."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+
+@dataclass(frozen=True)
+class RunningGateway(Running):
+    def base(self, slug: str) -> str:
+        return f"{self.url}/e/{slug}/v1"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def process_environment(servers: Servers, role: str) -> dict[str, str]:
+    """What a process of the broker needs to work on the test database."""
+    database = django_settings.DATABASES["default"]["NAME"]
+    return os.environ | {
+        "DATABASE_URL": servers.database_url.rpartition("/")[0] + f"/{database}",
+        "VAULT_ROLE_ID": role,
+        "VAULT_SECRET_ID_FILE": str(servers.vault_secret_id_file(role)),
+    }
+
+
+@contextlib.contextmanager
+def _running(
+    role: str, argv: list[str], ready: str, servers: Servers, environment: dict[str, str]
+) -> Iterator[Running]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", *argv, "--port", str(port)],
+        env=process_environment(servers, role) | environment,
+    )
+    try:
+        wait_for(url + ready, process)
+        yield Running(url, process)
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def running_gateway(servers: Servers, **environment: str) -> Iterator[RunningGateway]:
+    """Run a gateway until the block ends."""
+    argv = ["uvicorn", "gateway.asgi:application", "--no-access-log", "--log-level=warning"]
+    with _running("gateway", argv, "/healthz", servers, environment) as process:
+        yield RunningGateway(process.url, process.process)
+
+
+@contextlib.contextmanager
+def running_web(servers: Servers, **environment: str) -> Iterator[Running]:
+    """Run portal and API until the block ends."""
+    argv = ["granian", "--interface=wsgi", "--no-ws", "--blocking-threads=4"]
+    argv += ["--log-level=warning", "broker.wsgi:application"]
+    with _running("web", argv, "/healthz/", servers, environment) as process:
+        yield process
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"ended with {process.returncode} before it answered at {url}")
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(url, timeout=1).status_code == 200:
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"nothing answered at {url} within {seconds} s")
+
+
+@pytest.fixture(scope="session")
+def gateway(servers: Servers, django_db_setup: None) -> Iterator[RunningGateway]:
+    """One gateway process on the test database."""
+    with running_gateway(servers) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def portal(servers: Servers, django_db_setup: None, gateway: RunningGateway) -> Iterator[Running]:
+    """One web process on the test database, which names the `gateway` fixture's in its pages.
+
+    Use it with `committed`: another process sees only what is committed.
+    """
+    with running_web(servers, KEYTURN_GATEWAY_URL=gateway.url) as running:
+        yield running

@@ -1,0 +1,139 @@
+"""A company to test in: anything at any state, made by the same actions as in production."""
+
+import datetime as dt
+from typing import Any
+
+import pgtrigger
+from django.db.models import F
+from ulid import ULID
+
+from accessrequests.actions import cancel_request, expire_requests, file_request, review_request
+from accessrequests.models import AccessRequest, Grant, Review
+from accessrequests.states import EndReason, RequestState
+from accounts.actions import create_group, create_user, join_group
+from accounts.models import Group, User
+from credentials.actions import end_grant, store_upstream_key
+from endpoints.actions import create_endpoint, create_profile
+from endpoints.models import AccessProfile, Endpoint
+
+UPSTREAM_KEY = "sk-upstream-canary-7f3b9c2e51d84a06"
+PASSWORD = "correct horse battery staple"
+MODELS = ["demo-embed", "demo-large", "demo-slow", "demo-small"]
+
+
+def unique() -> str:
+    return str(ULID()).lower()[-12:]
+
+
+class World:
+    """Names are unique, so that tests which commit don't meet."""
+
+    def __init__(self, upstream_url: str) -> None:
+        self.upstream_url = upstream_url
+
+    def person(self, *groups: Group, password: str | None = None, **fields: Any) -> User:
+        mark = unique()
+        user = create_user(
+            by=None,
+            email=f"p-{mark}@example.com",
+            full_name=fields.pop("full_name", f"Person {mark}"),
+            password=password,
+            **fields,
+        )
+        for group in groups:
+            join_group(by=None, user=user, group=group)
+        return user
+
+    def group(self) -> Group:
+        mark = unique()
+        return create_group(by=None, slug=f"g-{mark}", name=f"Group {mark}")
+
+    def endpoint(self, *, with_key: bool = True, **fields: Any) -> Endpoint:
+        mark = unique()
+        endpoint = create_endpoint(
+            by=None,
+            **{
+                "slug": f"e-{mark}",
+                "name": f"Endpoint {mark}",
+                "environment": "production",
+                "risk": "elevated",
+                "dialects": ["openai", "anthropic"],
+                "upstream_url": self.upstream_url,
+                "owner": fields.pop("owner", None) or self.person(),
+            }
+            | fields,
+        )
+        if with_key:
+            store_upstream_key(by=None, endpoint=endpoint, key=UPSTREAM_KEY)
+        return endpoint
+
+    def profile(self, *, with_key: bool = False, **fields: Any) -> AccessProfile:
+        endpoint = fields.pop("endpoint", None) or self.endpoint(with_key=with_key)
+        return create_profile(
+            by=None,
+            endpoint=endpoint,
+            slug=f"p-{unique()}",
+            name="Debug",
+            models=fields.pop("models", MODELS),
+            requesters=fields.pop("requesters", None) or self.group(),
+            reviewers=fields.pop("reviewers", None) or self.group(),
+            **fields,
+        )
+
+    def request(
+        self,
+        state: RequestState = RequestState.PENDING,
+        *,
+        profile: AccessProfile | None = None,
+        requester: User | None = None,
+        reviewer: User | None = None,
+        duration: dt.timedelta = dt.timedelta(hours=1),
+        models: list[str] | None = None,
+    ) -> AccessRequest:
+        """A request at this state; requester and reviewer are made as members of its groups."""
+        profile = profile or self.profile()
+        requester = requester or self.person(profile.requesters)
+        if reviewer is None:
+            reviewer = self.person(profile.reviewers)
+        request = file_request(
+            by=requester,
+            profile_id=profile.pk,
+            justification="Find out why ticket 4711 was answered in French.",
+            duration=duration,
+            models=models,
+        )
+        match state:
+            case RequestState.APPROVED:
+                review_request(by=reviewer, request_id=request.pk, verdict=Review.Verdict.APPROVE)
+            case RequestState.DENIED:
+                review_request(
+                    by=reviewer,
+                    request_id=request.pk,
+                    verdict=Review.Verdict.DENY,
+                    reason="Use staging.",
+                )
+            case RequestState.CANCELLED:
+                cancel_request(by=requester, request_id=request.pk)
+            case RequestState.EXPIRED:
+                move(request, pending_until=dt.timedelta(days=-2))
+                expire_requests()
+        return AccessRequest.objects.get(pk=request.pk)
+
+    def grant(self, *, ended: bool = False, **fields: Any) -> Grant:
+        """A grant, live unless ended."""
+        grant = self.request(RequestState.APPROVED, **fields).grant
+        if ended:
+            end_grant(grant_id=grant.pk, by=None, reason=EndReason.REVOKED)
+            grant.refresh_from_db()
+        return grant
+
+
+def move(row: AccessRequest | Grant, **columns: dt.timedelta) -> None:
+    """Shift times of a row, past the triggers that keep them fixed."""
+    with pgtrigger.ignore(
+        "accessrequests.AccessRequest:request_fixed", "accessrequests.Grant:grant_fixed"
+    ):
+        type(row).objects.filter(pk=row.pk).update(
+            **{column: F(column) + by for column, by in columns.items()}
+        )
+    row.refresh_from_db()
