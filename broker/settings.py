@@ -62,7 +62,7 @@ VAULT_NAMESPACE = env.str("VAULT_NAMESPACE", "keyturn")
 VAULT_CACERT = env.str("VAULT_CACERT", "")
 VAULT_ROLE_ID = env.str("VAULT_ROLE_ID", "web")
 VAULT_SECRET_ID = env.str("VAULT_SECRET_ID", "")
-VAULT_TIMEOUT = env.float("VAULT_TIMEOUT", 5.0)  # seconds for one call, then its outcome is unknown
+VAULT_TIMEOUT = env.int("VAULT_TIMEOUT", 5)  # seconds for one call, then its outcome is unknown
 
 # Gateway: seconds that it serves known grants while the database can't be reached.
 KEYTURN_GATEWAY_MAX_STALE = env.float("KEYTURN_GATEWAY_MAX_STALE", 5.0)
@@ -262,16 +262,16 @@ STORAGES = {
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "accounts.api.TokenAuthentication",
-        "accounts.api.SessionAuthentication",
+        "accounts.authentication.TokenAuthentication",
+        "accounts.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_PAGINATION_CLASS": "broker.api.Cursor",
+    "DEFAULT_PAGINATION_CLASS": "broker.pagination.Cursor",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
-    "DEFAULT_SCHEMA_CLASS": "broker.api.Schema",
-    "EXCEPTION_HANDLER": "broker.api.problem_response",
+    "DEFAULT_SCHEMA_CLASS": "broker.schema.Schema",
+    "EXCEPTION_HANDLER": "broker.problems.problem_response",
     "PAGE_SIZE": 50,
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }

@@ -1,4 +1,4 @@
-"""What all of the API shares: pages, errors, and the OpenAPI document's idea of them."""
+"""Errors of the API, in the form of RFC 9457."""
 
 from typing import Any
 
@@ -6,8 +6,7 @@ from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.db import OperationalError
 from django.http import Http404
-from drf_spectacular.openapi import AutoSchema
-from rest_framework import exceptions, pagination, serializers
+from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
@@ -20,57 +19,6 @@ from broker.errors import (
     Unavailable,
 )
 from broker.middleware import audit_refusal, problem_headers
-
-
-class Cursor(pagination.CursorPagination):
-    """Newest first. Pages stay what they were while rows are added."""
-
-    ordering = "-id"
-    page_size_query_param = "limit"
-    max_page_size = 200
-
-
-class ProblemSerializer(serializers.Serializer[Any]):
-    """An error, in the form of RFC 9457."""
-
-    type = serializers.URLField(help_text="Names the kind of problem, and has a page about it")
-    title = serializers.CharField()
-    status = serializers.IntegerField()
-    detail = serializers.CharField()
-    instance = serializers.CharField(required=False)
-    code = serializers.CharField(help_text="the last part of `type`")
-    errors = serializers.ListField(
-        child=serializers.DictField(child=serializers.CharField()),
-        required=False,
-        help_text="for `invalid-input`: each field at fault, with its message",
-    )
-
-
-class Schema(AutoSchema):
-    """Adds to each operation the problems that it can answer with."""
-
-    def get_tags(self) -> list[str]:
-        """Operations are grouped by the resource: the first part of the path."""
-        return [self.path.removeprefix("/api/v1/").split("/")[0]]
-
-    def _get_response_bodies(self, direction: str = "response") -> Any:
-        bodies = super()._get_response_bodies(direction)  # type: ignore[no-untyped-call]
-        statuses = {"401", "403"}
-        if "{" in self.path:
-            statuses.add("404")
-        if self.method in {"POST", "PUT", "PATCH"}:
-            statuses |= {"400", "409", "415"}
-        if self.method == "GET" and "{" not in self.path:
-            statuses.add("400" if self.view.__class__.__name__ != "Schema" else "401")
-            statuses.add("404")
-        if "credentials" in self.path and self.method == "POST":
-            statuses.add("503")
-        for status in sorted(statuses - set(bodies)):
-            body = self._get_response_for_code(  # type: ignore[no-untyped-call]
-                ProblemSerializer, status, media_types=["application/problem+json"]
-            )
-            bodies[status] = body
-        return bodies
 
 
 class _Other(KeyturnError):
