@@ -1,4 +1,4 @@
-"""People, groups, endpoints and profiles for a first look, made by the same actions as any other."""
+"""People, groups, endpoints and profiles for a first look, made by the actions that make all."""
 
 import datetime as dt
 from dataclasses import dataclass

@@ -23,8 +23,8 @@ from aiohttp import ClientConnectionResetError, web
 
 LABEL = "[Keyturn demo upstream, not a language model]"
 MODELS = ("demo-small", "demo-large", "demo-slow", "demo-embed")
-KEY: web.AppKey[str] = web.AppKey("key", str)
-CALLS: web.AppKey[deque[dict[str, Any]]] = web.AppKey("calls", deque)
+KEY = web.AppKey("key", str)
+CALLS = web.AppKey("calls", deque[dict[str, Any]])
 
 
 def _error(status: int, message: str, code: str) -> web.Response:
