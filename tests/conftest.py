@@ -33,7 +33,7 @@ def django_db_setup(
     pytest-django's own fixture makes it only for marked ones.
     """
     with django_db_blocker.unblock():
-        made = setup_databases(verbosity=0, interactive=False, aliases={"default"})
+        made = setup_databases(verbosity=0, interactive=False, aliases=["default"])  # type: ignore[arg-type]
     yield
     with django_db_blocker.unblock():
         teardown_databases(made, verbosity=0)

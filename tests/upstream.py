@@ -38,4 +38,5 @@ class Upstream:
     @property
     def calls(self) -> list[dict[str, Any]]:
         """What reached it with the right key: path, headers, time."""
-        return list(self._app[CALLS])
+        calls = self._app[CALLS]
+        return list(calls)

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import anthropic
 import httpx
@@ -46,7 +47,7 @@ def client(gateway: RunningGateway, slug: str, secret: str) -> Iterator[openai.O
         yield client
 
 
-SAY = [{"role": "user", "content": "hello there"}]
+SAY: Any = [{"role": "user", "content": "hello there"}]
 
 
 def test_completion(client: openai.OpenAI, upstream: Upstream, secret: str) -> None:
@@ -77,6 +78,7 @@ def test_tool_call(client: openai.OpenAI) -> None:
     )
     calls = answer.choices[0].message.tool_calls
     assert calls is not None
+    assert calls[0].type == "function"
     assert calls[0].function.name == "look_up"
 
 
@@ -94,6 +96,7 @@ def test_anthropic_client(gateway: RunningGateway, slug: str, secret: str) -> No
         base_url=f"{gateway.url}/e/{slug}", api_key=secret, max_retries=0
     ) as client:
         message = client.messages.create(model="demo-small", max_tokens=99, messages=SAY)
+        assert message.content[0].type == "text"
         assert "hello there" in message.content[0].text
         with client.messages.stream(model="demo-small", max_tokens=99, messages=SAY) as stream:
             assert "hello there" in stream.get_final_text()
