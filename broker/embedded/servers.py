@@ -390,7 +390,13 @@ class OpenBao(Server):
             f"{self.url}/v1/{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"X-Vault-Namespace": namespace, "X-Vault-Token": token},
+            headers={
+                "X-Vault-Namespace": namespace,
+                "X-Vault-Token": token,
+                "Content-Type": "application/merge-patch+json"
+                if method == "PATCH"
+                else "application/json",
+            },
         )
         with _opener.open(request, timeout=10) as answer:
             content = answer.read()

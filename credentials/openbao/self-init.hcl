@@ -13,6 +13,19 @@ initialize "namespace" {
   }
 }
 
+# Where upstream secrets are kept. Version 2 isn't usable in the instant after it's mounted, so
+# this comes early and what configures it comes late.
+initialize "kv" {
+  request "mount" {
+    operation = "update"
+    path      = "keyturn/sys/mounts/kv"
+    data = {
+      type    = "kv"
+      options = { version = "2" }
+    }
+  }
+}
+
 # Ties an entry of the audit log to the request that a person made in the portal.
 initialize "auditing" {
   request "request-id-in-clear" {
@@ -53,27 +66,6 @@ initialize "policies" {
   }
 }
 
-# Upstream secrets. A writer states which version it replaces (options.cas), so that two
-# rotations can't overwrite one another.
-initialize "secrets" {
-  request "mount" {
-    operation = "update"
-    path      = "keyturn/sys/mounts/kv"
-    data = {
-      type    = "kv"
-      options = { version = "2" }
-    }
-  }
-  request "require-cas" {
-    operation = "update"
-    path      = "keyturn/kv/config"
-    data = {
-      cas_required = true
-      max_versions = 10
-    }
-  }
-}
-
 # What a gateway token is. The broker raises its TTL by accessor up to the end of the grant;
 # the holder can't, as the token's policy opens nothing.
 initialize "tokens" {
@@ -103,7 +95,8 @@ initialize "logins" {
     operation = "update"
     path      = "keyturn/auth/approle/role/web"
     data = {
-      token_policies          = ["web"]
+      # A token hands on only policies that it has: gateway-token is there to be handed on.
+      token_policies          = ["web", "gateway-token"]
       token_no_default_policy = true
       token_period            = "20m"
       token_type              = "service"
@@ -115,13 +108,6 @@ initialize "logins" {
     operation = "update"
     path      = "keyturn/auth/approle/role/web/role-id"
     data      = { role_id = "web" }
-  }
-  request "web-secret-id" {
-    operation = "update"
-    path      = "keyturn/auth/approle/role/web/custom-secret-id"
-    data = {
-      secret_id = { eval_type = "string", eval_source = "file", path = "secrets/vault-web" }
-    }
   }
 
   request "worker" {
@@ -141,13 +127,6 @@ initialize "logins" {
     path      = "keyturn/auth/approle/role/worker/role-id"
     data      = { role_id = "worker" }
   }
-  request "worker-secret-id" {
-    operation = "update"
-    path      = "keyturn/auth/approle/role/worker/custom-secret-id"
-    data = {
-      secret_id = { eval_type = "string", eval_source = "file", path = "secrets/vault-worker" }
-    }
-  }
 
   request "gateway" {
     operation = "update"
@@ -166,7 +145,40 @@ initialize "logins" {
     path      = "keyturn/auth/approle/role/gateway/role-id"
     data      = { role_id = "gateway" }
   }
-  request "gateway-secret-id" {
+}
+
+# A writer states which version it replaces (options.cas), so that two rotations can't overwrite
+# one another.
+initialize "kv-config" {
+  request "require-cas" {
+    operation = "update"
+    path      = "keyturn/kv/config"
+    data = {
+      cas_required = true
+      max_versions = 10
+    }
+  }
+}
+
+# Last: once these logins work, everything above is in place.
+initialize "secret-ids" {
+  request "web" {
+    operation = "update"
+    path      = "keyturn/auth/approle/role/web/custom-secret-id"
+    data = {
+      secret_id = { eval_type = "string", eval_source = "file", path = "secrets/vault-web" }
+    }
+  }
+
+  request "worker" {
+    operation = "update"
+    path      = "keyturn/auth/approle/role/worker/custom-secret-id"
+    data = {
+      secret_id = { eval_type = "string", eval_source = "file", path = "secrets/vault-worker" }
+    }
+  }
+
+  request "gateway" {
     operation = "update"
     path      = "keyturn/auth/approle/role/gateway/custom-secret-id"
     data = {

@@ -1,8 +1,24 @@
 # Portal and REST API: mints gateway tokens under a grant, raises their TTL, and stores
 # upstream secrets that people type in. It can't read those back.
 
-# Only what a grant needs may be said. An empty list allows any value: OpenBao compares a
-# list as a whole, so values aren't narrowed here, the token role narrows them.
+# Only what a grant needs may be said, and only so: the one policy as a string (a list is
+# compared with these values as a whole), an end as a string that starts with 1 to 9, as 0
+# would mean none. Not on a token role: OpenBao forgets a token's own explicit_max_ttl when it
+# renews one that was made on a role, and takes the role's.
+path "auth/token/create-orphan" {
+  capabilities = ["update"]
+  allowed_parameters = {
+    "policies"          = ["gateway-token"]
+    "no_default_policy" = [true]
+    "ttl"               = ["60s"]
+    "explicit_max_ttl"  = ["1*", "2*", "3*", "4*", "5*", "6*", "7*", "8*", "9*"]
+    "meta"              = []
+    "display_name"      = []
+  }
+  required_parameters = ["policies", "no_default_policy", "ttl", "explicit_max_ttl", "meta"]
+}
+
+# Until credentials.vault mints by the path above.
 path "auth/token/create/gateway-token" {
   capabilities = ["update"]
   allowed_parameters = {
@@ -11,10 +27,6 @@ path "auth/token/create/gateway-token" {
     "explicit_max_ttl" = []
     "meta"             = []
     "display_name"     = []
-  }
-  # Without an end of its own a token could be renewed for as long as the server allows.
-  denied_parameters = {
-    "explicit_max_ttl" = ["", "0", "0s", 0]
   }
   required_parameters = ["ttl", "explicit_max_ttl", "meta"]
 }

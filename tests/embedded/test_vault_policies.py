@@ -1,0 +1,372 @@
+"""What each login to OpenBao may do, and that it may do nothing else.
+
+Asked of a real OpenBao, set up by the very files that production loads.
+"""
+
+import time
+import urllib.error
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.servers import Servers
+
+MINT = {
+    "policies": "gateway-token",
+    "no_default_policy": True,
+    "ttl": "60s",
+    "explicit_max_ttl": "3600s",
+    "meta": {"grant": "g-1"},
+}
+MINT_PATH = "auth/token/create-orphan"
+HOLDERS = ("web", "worker", "gateway", "gateway-token", "nobody")
+OWN_LOGIN = {"web", "worker", "gateway"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Minted:
+    token: str
+    accessor: str
+
+
+class Vault:
+    def __init__(self, servers: Servers) -> None:
+        self.servers = servers
+        self.tokens = {role: servers.vault_token(role) for role in ("web", "worker", "gateway")}
+        self.tokens["nobody"] = ""
+
+    def token(self, holder: str) -> str:
+        return self.mint().token if holder == "gateway-token" else self.tokens[holder]
+
+    def ask(
+        self,
+        holder: str,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        **options: str,
+    ) -> Answer:
+        token = options.pop("token", None) or self.token(holder)
+        try:
+            answer = self.servers.bao.request(method, path, body, token=token, **options)
+        except urllib.error.HTTPError as error:
+            return Answer(error.code, {"said": error.read().decode()})
+        return Answer(200, answer)
+
+    def mint(self, **changes: Any) -> Minted:
+        answer = self.ask("web", "POST", MINT_PATH, MINT | changes)
+        assert answer.status == 200, answer
+        return Minted(answer.body["auth"]["client_token"], answer.body["auth"]["accessor"])
+
+
+@pytest.fixture(scope="module")
+def vault(servers: Servers) -> Iterator[Vault]:
+    vault = Vault(servers)
+    stored = vault.servers.vault(
+        "POST", "kv/data/upstream/there", {"options": {"cas": 0}, "data": {"key": "k"}}
+    )
+    assert stored["data"]["version"] == 1
+    yield vault
+    servers.vault("DELETE", "kv/metadata/upstream/there")
+
+
+@dataclass(frozen=True)
+class Deed:
+    method: str
+    path: str
+    body: Mapping[str, Any] | None
+    may: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+def deed(method: str, path: str, body: Mapping[str, Any] | None = None, *, may: set[str]) -> Deed:
+    return Deed(method, path, body, frozenset(may))
+
+
+NOBODY: set[str] = set()
+# {accessor} and {token} are those of a gateway token that was minted for the occasion.
+DEEDS = [
+    # Tokens
+    deed("POST", MINT_PATH, MINT, may={"web"}),
+    deed("POST", "auth/token/create", {"ttl": "60s"}, may=NOBODY),
+    deed("POST", "auth/token/create", MINT, may=NOBODY),
+    deed("POST", MINT_PATH, {"ttl": "60s"}, may=NOBODY),
+    deed("POST", "auth/token/create/other", MINT, may=NOBODY),
+    deed("POST", "auth/token/renew-accessor", {"accessor": "{accessor}"}, may={"web"}),
+    deed("POST", "auth/token/lookup-accessor", {"accessor": "{accessor}"}, may={"worker"}),
+    deed("POST", "auth/token/revoke-accessor", {"accessor": "{accessor}"}, may={"worker"}),
+    deed("LIST", "auth/token/accessors", may={"worker"}),
+    deed("LIST", "auth/token/accessors/", may={"worker"}),
+    deed("POST", "auth/token/lookup", {"token": "{token}"}, may={"gateway"}),
+    deed("POST", "auth/token/renew", {"token": "{token}"}, may=NOBODY),
+    deed("POST", "auth/token/revoke", {"token": "{token}"}, may=NOBODY),
+    deed("POST", "auth/token/revoke-orphan", {"token": "{token}"}, may=NOBODY),
+    deed("GET", "auth/token/lookup-self", may=OWN_LOGIN),
+    deed("POST", "auth/token/renew-self", {}, may=OWN_LOGIN),
+    deed("POST", "auth/token/revoke-self", {}, may=NOBODY),
+    deed("POST", "auth/token/tidy", {}, may=NOBODY),
+    deed("GET", "auth/token/roles/gateway-token", may=NOBODY),
+    deed("POST", "auth/token/roles/gateway-token", {"orphan": True}, may=NOBODY),
+    # Upstream secrets
+    deed("POST", "kv/data/upstream/new", {"options": {"cas": 0}, "data": {}}, may={"web"}),
+    deed("GET", "kv/data/upstream/there", may={"gateway"}),
+    deed("GET", "kv/data/upstream/there?version=1", may={"gateway"}),
+    deed("PATCH", "kv/data/upstream/there", {"data": {"key": "x"}}, may=NOBODY),
+    deed("DELETE", "kv/data/upstream/there", may=NOBODY),
+    deed("GET", "kv/metadata/upstream/there", may={"web"}),
+    deed("LIST", "kv/metadata/upstream", may=NOBODY),
+    deed("POST", "kv/metadata/upstream/there", {"max_versions": 1}, may=NOBODY),
+    deed("DELETE", "kv/metadata/upstream/there", may=NOBODY),
+    deed("POST", "kv/delete/upstream/there", {"versions": [1]}, may=NOBODY),
+    deed("POST", "kv/undelete/upstream/there", {"versions": [1]}, may=NOBODY),
+    deed("POST", "kv/destroy/upstream/there", {"versions": [1]}, may=NOBODY),
+    deed("GET", "kv/subkeys/upstream/there", may=NOBODY),
+    deed("GET", "kv/data/elsewhere", may=NOBODY),
+    deed("POST", "kv/data/elsewhere", {"options": {"cas": 0}, "data": {}}, may=NOBODY),
+    deed("GET", "kv/config", may=NOBODY),
+    deed("POST", "kv/config", {"cas_required": False}, may=NOBODY),
+    # Logins and policies
+    deed("GET", "auth/approle/role/web", may=NOBODY),
+    deed("GET", "auth/approle/role/web/role-id", may=NOBODY),
+    deed("POST", "auth/approle/role/web/secret-id", {}, may=NOBODY),
+    deed("POST", "auth/approle/role/web/policies", {"token_policies": ["root"]}, may=NOBODY),
+    deed("LIST", "auth/approle/role", may=NOBODY),
+    deed("LIST", "sys/policies/acl", may=NOBODY),
+    deed("GET", "sys/policies/acl/web", may=NOBODY),
+    deed("POST", "sys/policies/acl/web", {"policy": 'path "*" {}'}, may=NOBODY),
+    deed("LIST", "identity/entity/id", may=NOBODY),
+    # The system
+    deed("GET", "sys/mounts", may=NOBODY),
+    deed("POST", "sys/mounts/new", {"type": "kv"}, may=NOBODY),
+    deed("GET", "sys/auth", may=NOBODY),
+    deed("GET", "sys/audit", may=NOBODY),
+    deed("LIST", "sys/namespaces", may=NOBODY),
+    deed("POST", "sys/namespaces/more", {}, may=NOBODY),
+    deed("LIST", "sys/leases/lookup/auth/token/create", may=NOBODY),
+    deed("PUT", "sys/leases/revoke-prefix/auth", {}, may=NOBODY),
+    deed("PUT", "sys/leases/revoke-force/auth", {}, may=NOBODY),
+    deed("POST", "sys/capabilities-self", {"paths": ["kv/data/upstream/there"]}, may=NOBODY),
+    deed("POST", "sys/wrapping/wrap", {"a": "b"}, may=NOBODY),
+    deed("POST", "sys/tools/random/8", {}, may=NOBODY),
+    deed("POST", "cubbyhole/mine", {"a": "b"}, may=NOBODY),
+    deed("PUT", "sys/seal", {}, may=NOBODY),
+    deed("GET", "sys/internal/ui/mounts/kv", may={"web", "gateway"}),
+]
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+@pytest.mark.parametrize("what", DEEDS, ids=str)
+def test_each_may_do_its_work_and_nothing_else(vault: Vault, what: Deed, holder: str) -> None:
+    minted = vault.mint()
+    fill = {"{accessor}": minted.accessor, "{token}": minted.token}
+    body = what.body and {key: fill.get(str(value), value) for key, value in what.body.items()}
+
+    answer = vault.ask(holder, what.method, what.path, body)
+
+    if holder in what.may:
+        assert answer.status == 200, answer
+    else:
+        # 400: what exists in the root namespace alone.
+        refusals = {400, 403} if what.path in {"sys/seal", "sys/audit"} else {403}
+        assert answer.status in refusals, answer
+    if what.path == "kv/data/upstream/new":
+        vault.servers.vault("DELETE", "kv/metadata/upstream/new")
+
+
+@pytest.mark.parametrize("holder", [*OWN_LOGIN, "gateway-token"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("LIST", "auth/token/accessors"),
+        ("LIST", "sys/namespaces"),
+        ("GET", "sys/mounts"),
+        ("POST", MINT_PATH),
+    ],
+)
+def test_nothing_outside_the_namespace_opens(
+    vault: Vault, holder: str, method: str, path: str
+) -> None:
+    assert (
+        vault.ask(holder, method, path, {} if method == "POST" else None, namespace="").status
+        == 403
+    )
+
+
+def test_the_operators_tokens_are_out_of_the_workers_reach(vault: Vault, servers: Servers) -> None:
+    mine = servers.vault("GET", "auth/token/lookup-self", namespace="")["data"]["accessor"]
+    listed = vault.ask("worker", "LIST", "auth/token/accessors").body["data"]["keys"]
+    assert mine not in listed
+    for path in ("auth/token/lookup-accessor", "auth/token/revoke-accessor"):
+        answer = vault.ask("worker", "POST", path, {"accessor": mine})
+        assert "in different namespace" in answer.body["said"]
+    servers.vault("GET", "auth/token/lookup-self", namespace="")
+
+
+def test_a_gateway_token_sees_no_mounts(vault: Vault) -> None:
+    answer = vault.ask("gateway-token", "GET", "sys/internal/ui/mounts")
+    assert answer.body["data"] == {"auth": {}, "secret": {}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({}, 200),
+        ({"display_name": "kt-1"}, 200),
+        ({"explicit_max_ttl": "1s"}, 200),
+        ({"explicit_max_ttl": "2592000s"}, 200),
+        ({"policies": ["gateway-token"]}, 403),
+        ({"policies": "web"}, 403),
+        ({"policies": ["web"]}, 403),
+        ({"policies": "gateway-token,web"}, 403),
+        ({"policies": ["gateway-token", "web"]}, 403),
+        ({"policies": "root"}, 403),
+        ({"policies": []}, 403),
+        ({"policies": None}, 403),
+        ({"Policies": ["web"]}, 403),
+        ({"no_default_policy": False}, 403),
+        ({"no_default_policy": None}, 403),
+        ({"ttl": "61s"}, 403),
+        ({"ttl": "1h"}, 403),
+        ({"ttl": 3600}, 403),
+        ({"ttl": None}, 403),
+        ({"explicit_max_ttl": "0"}, 403),
+        ({"explicit_max_ttl": "0s"}, 403),
+        ({"explicit_max_ttl": "00s"}, 403),
+        ({"explicit_max_ttl": "0m"}, 403),
+        ({"explicit_max_ttl": "-1s"}, 403),
+        ({"explicit_max_ttl": ""}, 403),
+        ({"explicit_max_ttl": 0}, 403),
+        ({"explicit_max_ttl": 3600}, 403),
+        ({"explicit_max_ttl": False}, 403),
+        ({"explicit_max_ttl": None}, 403),
+        ({"meta": None}, 403),
+        ({"id": "s.chosen"}, 403),
+        ({"num_uses": 3}, 403),
+        ({"period": "1h"}, 403),
+        ({"no_parent": True}, 403),
+        ({"renewable": True}, 403),
+        ({"type": "batch"}, 403),
+        ({"entity_alias": "somebody"}, 403),
+    ],
+    ids=str,
+)
+def test_only_what_a_grant_needs_can_be_said_when_minting(
+    vault: Vault, changes: dict[str, Any], status: int
+) -> None:
+    body = {key: value for key, value in (MINT | changes).items() if value is not None}
+    answer = vault.ask("web", "POST", MINT_PATH, body)
+    assert answer.status == status, answer
+    if status == 200:
+        assert answer.body["auth"]["policies"] == ["gateway-token"]
+        assert answer.body["auth"]["orphan"] is True
+        assert answer.body["auth"]["token_type"] == "service"
+
+
+def test_gateway_reads_what_the_token_was_minted_for(vault: Vault) -> None:
+    minted = vault.mint(meta={"grant": "g-7", "credential": "kt-1"})
+    told = vault.ask("gateway", "POST", "auth/token/lookup", {"token": minted.token}).body["data"]
+    assert told["meta"] == {"grant": "g-7", "credential": "kt-1"}
+    assert told["accessor"] == minted.accessor
+    assert told["explicit_max_ttl"] == 3600
+    assert told["path"] == MINT_PATH
+    assert told["policies"] == ["gateway-token"]
+
+
+def test_ttl_is_raised_by_accessor_but_never_past_the_end_of_the_grant(vault: Vault) -> None:
+    minted = vault.mint(explicit_max_ttl="2s")
+    born = time.monotonic()
+    body = {"accessor": minted.accessor, "increment": "3600s"}
+    raised = vault.ask("web", "POST", "auth/token/renew-accessor", body)
+    assert raised.status == 200
+    assert raised.body["auth"]["lease_duration"] <= 2
+    time.sleep(max(0.0, born + 2.1 - time.monotonic()))
+    gone = vault.ask("gateway", "POST", "auth/token/lookup", {"token": minted.token})
+    assert gone.status == 403
+    assert "bad token" in gone.body["said"]
+    assert vault.ask("web", "POST", "auth/token/renew-accessor", body).status in {400, 403, 404}
+
+
+def test_ttl_is_raised_from_the_minute_that_an_unconfirmed_token_has(vault: Vault) -> None:
+    minted = vault.mint()
+    looked = {"token": minted.token}
+    assert vault.ask("gateway", "POST", "auth/token/lookup", looked).body["data"]["ttl"] <= 60
+    body = {"accessor": minted.accessor, "increment": "1800s"}
+    assert vault.ask("web", "POST", "auth/token/renew-accessor", body).status == 200
+    ttl = vault.ask("gateway", "POST", "auth/token/lookup", looked).body["data"]["ttl"]
+    assert 1790 <= ttl <= 1800
+
+
+def test_a_revoked_token_is_gone_and_says_so(vault: Vault) -> None:
+    minted = vault.mint()
+    body = {"accessor": minted.accessor}
+    assert vault.ask("worker", "POST", "auth/token/lookup-accessor", body).status == 200
+    assert vault.ask("worker", "POST", "auth/token/revoke-accessor", body).status == 200
+    after = vault.ask("worker", "POST", "auth/token/lookup-accessor", body)
+    assert after.status in {400, 403, 404}, after
+    assert "invalid accessor" in after.body["said"]
+
+
+def test_tokens_outlive_the_login_that_minted_them(vault: Vault, servers: Servers) -> None:
+    login = servers.vault_token("web")
+    answer = vault.ask("web", "POST", MINT_PATH, MINT, token=login)
+    mine = vault.ask("web", "GET", "auth/token/lookup-self", token=login).body["data"]["accessor"]
+    vault.ask("worker", "POST", "auth/token/revoke-accessor", {"accessor": mine})
+    assert vault.ask("web", "GET", "auth/token/lookup-self", token=login).status == 403
+    token = answer.body["auth"]["client_token"]
+    assert vault.ask("gateway", "POST", "auth/token/lookup", {"token": token}).status == 200
+
+
+def test_a_write_must_state_the_version_that_it_replaces(vault: Vault) -> None:
+    path = "kv/data/upstream/there"
+    for options in ({}, {"options": {"cas": 0}}, {"options": {"cas": 99}}):
+        assert vault.ask("web", "POST", path, options | {"data": {"key": "x"}}).status == 400
+    version = vault.ask("web", "GET", "kv/metadata/upstream/there").body["data"]["current_version"]
+    body = {"options": {"cas": version}, "data": {"key": "next"}}
+    assert vault.ask("web", "POST", path, body).status == 200
+    assert vault.ask("gateway", "GET", path).body["data"]["data"] == {"key": "next"}
+
+
+@pytest.mark.parametrize("role", sorted(OWN_LOGIN))
+def test_a_login_lasts_20_minutes_and_has_its_own_policy_alone(vault: Vault, role: str) -> None:
+    told = vault.ask(role, "GET", "auth/token/lookup-self").body["data"]
+    # What a login mints, it must itself have; gateway-token opens nothing.
+    assert set(told["policies"]) == {role} | ({"gateway-token"} if role == "web" else set())
+    assert told["period"] == 20 * 60
+    assert told["type"] == "service"
+    assert told["namespace_path"] == "keyturn/"
+
+
+def test_no_root_token_is_left(vault: Vault, servers: Servers) -> None:
+    for namespace in ("", "keyturn"):
+        listed = servers.vault("LIST", "auth/token/accessors", namespace=namespace)["data"]["keys"]
+        for accessor in listed:
+            try:
+                told = servers.vault(
+                    "POST",
+                    "auth/token/lookup-accessor",
+                    {"accessor": accessor},
+                    namespace=namespace,
+                )
+            except urllib.error.HTTPError:
+                continue  # it expired since it was listed
+            assert "root" not in told["data"]["policies"]
+
+
+def test_requests_are_audited_with_our_request_id_and_without_secrets(
+    vault: Vault, servers: Servers
+) -> None:
+    minted = vault.mint(meta={"grant": "audited-1"})
+    log = (servers.folder / "openbao" / "audit.log").read_text()
+    assert "audited-1" in log
+    assert minted.token not in log
+    assert servers.vault_secret_id("web") not in log
