@@ -29,20 +29,20 @@ class _Other(KeyturnError):
         self.status, self.code, self.title = status, code, title  # type: ignore[misc]
 
 
-def _flatten(detail: Any, prefix: str = "") -> dict[str, str]:
+def flatten(detail: Any, prefix: str = "") -> dict[str, str]:
     """DRF's nested messages as {"field.inner": "message"}."""
     if isinstance(detail, dict):
         flat: dict[str, str] = {}
         for field, inner in detail.items():
             name = prefix if field == "non_field_errors" else f"{prefix}.{field}".lstrip(".")
-            flat |= _flatten(inner, name)
+            flat |= flatten(inner, name)
         return flat
     if isinstance(detail, list):
         if any(isinstance(item, dict | list) for item in detail):
             return {
                 name: text
                 for i, item in enumerate(detail)
-                for name, text in _flatten(item, f"{prefix}.{i}".lstrip(".")).items()
+                for name, text in flatten(item, f"{prefix}.{i}".lstrip(".")).items()
             }
         return {prefix or "body": " ".join(str(item) for item in detail)}
     return {prefix or "body": str(detail)}
@@ -53,7 +53,7 @@ def _as_problem(error: Exception) -> KeyturnError | None:
         case KeyturnError():
             return error
         case exceptions.ValidationError():
-            return InvalidInput(_flatten(error.detail))
+            return InvalidInput(flatten(error.detail))
         case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():
             return NotSignedIn(str(error.detail))
         case exceptions.NotFound() | Http404():

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import QuerySet
 
 from accounts.models import User
 from audit import clock
@@ -34,14 +35,35 @@ def create_endpoint(*, by: User | None, **fields: Any) -> Endpoint:
 
 
 @transaction.atomic
-def move_endpoint(*, by: User | None, endpoint: Endpoint, upstream_url: str) -> None:
-    """Point an endpoint at another upstream. Raises InvalidInput."""
-    if endpoint.upstream_url == upstream_url:
-        return
-    before, endpoint.upstream_url = endpoint.upstream_url, upstream_url
-    _checked(endpoint)
-    endpoint.save(update_fields=["upstream_url"])
-    record(Event.ENDPOINT_CHANGED, by=by, about=endpoint, upstream_url=[before, upstream_url])
+def change(row: Endpoint | AccessProfile, *, by: User | None, **fields: Any) -> list[str]:
+    """Set these fields of an endpoint or access profile; the names of those that differed.
+
+    Raises InvalidInput by field. Grants keep the scope that they were given; a profile that got
+    narrower refuses their next check-out.
+    """
+    rows: QuerySet[Any] = type(row)._default_manager.select_for_update(of=("self",))
+    fresh = rows.get(pk=row.pk)
+    changed = {
+        name: [getattr(fresh, name), value]
+        for name, value in fields.items()
+        if getattr(fresh, name) != value
+    }
+    if not changed:
+        return []
+    for name, (_, value) in changed.items():
+        setattr(fresh, name, value)
+        setattr(row, name, value)
+    _checked(fresh)
+    fresh.save(update_fields=list(changed))
+    is_endpoint = isinstance(fresh, Endpoint)
+    record(
+        Event.ENDPOINT_CHANGED if is_endpoint else Event.PROFILE_CHANGED,
+        by=by,
+        about=fresh,
+        related=() if is_endpoint else (fresh.endpoint,),
+        changed={name: [str(old), str(new)] for name, (old, new) in changed.items()},
+    )
+    return sorted(changed)
 
 
 @transaction.atomic

@@ -91,7 +91,7 @@ class Person:
 
     def call(self, method: str, path: str, body: Any = None) -> requests.Response:
         """One call of the REST API."""
-        headers = {"Referer": self.base_url}
+        headers: dict[str, str | None] = {"Referer": self.base_url}
         if "keyturn-csrf" in self.http.cookies:
             headers["X-CSRFToken"] = self.http.cookies["keyturn-csrf"]
         return self.http.request(

@@ -1,0 +1,169 @@
+"""People, groups, endpoints and profiles from one file that an administrator keeps in Git.
+
+Applying a file makes what is missing and changes what differs. It removes nothing: what has left
+the file is retired or deactivated by a person, knowingly.
+"""
+
+import datetime as dt
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from django.db import transaction
+from rest_framework import serializers
+
+from accounts.actions import create_group, create_user, join_group
+from accounts.api import StrictSerializer
+from accounts.models import Group, User
+from broker.errors import InvalidInput
+from broker.problems import flatten
+from endpoints.actions import change, create_endpoint, create_profile
+from endpoints.models import LONGEST, SHORTEST, AccessProfile, Dialect, Endpoint
+
+
+class _Person(StrictSerializer):
+    email = serializers.EmailField()
+    name = serializers.CharField(max_length=150)
+    time_zone = serializers.CharField(default="UTC")
+    auditor = serializers.BooleanField(default=False)
+    administrator = serializers.BooleanField(default=False)
+    groups = serializers.ListField(child=serializers.SlugField(), default=list)
+
+
+class _Profile(StrictSerializer):
+    slug = serializers.SlugField()
+    name = serializers.CharField(max_length=100)
+    description = serializers.CharField(max_length=300, default="")
+    models = serializers.ListField(child=serializers.CharField(max_length=200), min_length=1)
+    default_models = serializers.ListField(
+        child=serializers.CharField(max_length=200), default=list
+    )
+    default_duration = serializers.DurationField(
+        default=dt.timedelta(hours=1), min_value=SHORTEST, max_value=LONGEST
+    )
+    max_duration = serializers.DurationField(
+        default=dt.timedelta(hours=8), min_value=SHORTEST, max_value=LONGEST
+    )
+    requesters = serializers.SlugField()
+    reviewers = serializers.SlugField()
+
+
+class _Endpoint(StrictSerializer):
+    slug = serializers.SlugField()
+    name = serializers.CharField(max_length=100)
+    description = serializers.CharField(max_length=300, default="")
+    kind = serializers.ChoiceField(choices=Endpoint.Kind.choices, default="inference")
+    environment = serializers.ChoiceField(choices=Endpoint.Environment.choices)
+    risk = serializers.ChoiceField(choices=Endpoint.Risk.choices)
+    connected_systems = serializers.ListField(
+        child=serializers.CharField(max_length=100), default=list
+    )
+    dialects = serializers.ListField(
+        child=serializers.ChoiceField(choices=Dialect.choices), min_length=1
+    )
+    upstream_url = serializers.CharField(max_length=300)
+    owner = serializers.EmailField()
+    profiles = _Profile(many=True, default=list)
+
+
+class _Inventory(StrictSerializer):
+    groups = serializers.DictField(child=serializers.CharField(max_length=100), default=dict)
+    people = _Person(many=True, default=list)
+    endpoints = _Endpoint(many=True, default=list)
+
+
+@dataclass
+class Applied:
+    """What applying changed, a line each."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def note(self, verb: str, what: object) -> None:
+        """Remember one change."""
+        self.lines.append(f"{verb} {what}")
+
+
+def read(text: str) -> dict[str, Any]:
+    """The inventory in this YAML. Raises InvalidInput, naming line or key."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "file"
+        raise InvalidInput({where: f"No YAML: {getattr(error, 'problem', error)}."}) from error
+    inventory = _Inventory(data=data)
+    if not inventory.is_valid():
+        raise InvalidInput(flatten(inventory.errors))
+    checked: dict[str, Any] = inventory.validated_data
+    return checked
+
+
+@transaction.atomic
+def apply(inventory: dict[str, Any], *, by: User | None) -> Applied:
+    """Make the database hold what `read` gave; all of it or nothing. Raises InvalidInput."""
+    applied = Applied()
+    for slug, name in inventory["groups"].items():
+        if not Group.objects.filter(slug=slug).exists():
+            applied.note("created group", create_group(by=by, slug=slug, name=name))
+    for person in inventory["people"]:
+        _person(person, by, applied)
+    for entry in inventory["endpoints"]:
+        _endpoint(dict(entry), by, applied)
+    return applied
+
+
+def _group(slug: str, where: str) -> Group:
+    group = Group.objects.filter(slug=slug).first()
+    if group is None:
+        raise InvalidInput({where: f"There is no group {slug!r}; name it under groups."})
+    return group
+
+
+def _person(person: dict[str, Any], by: User | None, applied: Applied) -> None:
+    email = User.objects.normalize_email(person["email"])
+    user = User.objects.filter(email=email).first()
+    if user is None:
+        user = create_user(
+            by=by,
+            email=email,
+            full_name=person["name"],
+            time_zone=person["time_zone"],
+            is_auditor=person["auditor"],
+            is_administrator=person["administrator"],
+        )
+        applied.note("created person", email)
+    for slug in person["groups"]:
+        group = _group(slug, f"people.{email}.groups")
+        if not group.memberships.filter(user=user).exists():
+            join_group(by=by, user=user, group=group)
+            applied.note(f"added to {slug}:", email)
+
+
+def _endpoint(entry: dict[str, Any], by: User | None, applied: Applied) -> None:
+    profiles, slug = entry.pop("profiles"), entry["slug"]
+    owner = User.objects.filter(email=User.objects.normalize_email(entry["owner"])).first()
+    if owner is None:
+        raise InvalidInput({f"endpoints.{slug}.owner": "There is no such person."})
+    entry["owner"] = owner
+    endpoint = Endpoint.objects.filter(slug=slug).first()
+    if endpoint is None:
+        endpoint = create_endpoint(by=by, **entry)
+        applied.note("created endpoint", slug)
+    elif changed := change(endpoint, by=by, **entry):
+        applied.note(f"changed {', '.join(changed)} of endpoint", slug)
+    for profile in profiles:
+        _profile(endpoint, dict(profile), by, applied)
+
+
+def _profile(endpoint: Endpoint, entry: dict[str, Any], by: User | None, applied: Applied) -> None:
+    name = f"{endpoint.slug}/{entry['slug']}"
+    for field_name in ("requesters", "reviewers"):
+        entry[field_name] = _group(entry[field_name], f"endpoints.{name}.{field_name}")
+    profile = AccessProfile.objects.filter(endpoint=endpoint, slug=entry["slug"]).first()
+    if profile is None:
+        create_profile(by=by, endpoint=endpoint, **entry)
+        applied.note("created access profile", name)
+        return
+    entry["scope"] = {"models": sorted(set(entry.pop("models")))}
+    if changed := change(profile, by=by, **entry):
+        applied.note(f"changed {', '.join(changed)} of access profile", name)

@@ -1,0 +1,72 @@
+import io
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.core.management import CommandError, call_command
+
+from accounts.models import Group, User
+from audit.events import Event
+from audit.models import AuditEvent
+from endpoints.models import AccessProfile, Endpoint
+
+pytestmark = pytest.mark.django_db
+EXAMPLE = settings.BASE_DIR / "examples" / "inventory.yaml"
+
+
+@pytest.fixture
+def apply(tmp_path: Path):
+    """Applies this YAML; what the command printed."""
+
+    def run(text: str) -> str:
+        file = tmp_path / "inventory.yaml"
+        file.write_text(text)
+        out = io.StringIO()
+        call_command("inventory", "apply", str(file), stdout=out)
+        return out.getvalue()
+
+    return run
+
+
+def test_the_example_is_applied_once(apply) -> None:
+    assert "created endpoint research-models" in apply(EXAMPLE.read_text())
+    assert apply(EXAMPLE.read_text()) == "0 changes.\n"
+    assert Endpoint.objects.filter(slug__in=["research-models", "contract-review"]).count() == 2
+    ana = User.objects.get(email="ana@example.com")
+    assert not ana.has_usable_password()
+    assert AccessProfile.objects.open_to(ana).count() == 4
+
+
+def test_a_change_is_made_and_recorded(apply) -> None:
+    apply(EXAMPLE.read_text())
+    text = EXAMPLE.read_text().replace("max_duration: PT4H", "max_duration: PT2H")
+    assert "changed max_duration of access profile support-assistant/debug" in apply(text)
+    event = AuditEvent.objects.filter(event=Event.PROFILE_CHANGED).first()
+    assert event is not None
+    assert event.data["changed"] == {"max_duration": ["4:00:00", "2:00:00"]}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("groups:", "grupos:", "grupos: Can't be written here"),
+        ("risk: critical", "risk: huge", 'endpoints.0.risk: "huge" is not a valid choice'),
+        ("max_duration: PT4H", "max_duration: P40D", "endpoints.0.profiles.0.max_duration:"),
+        ("requesters: engineers", "requesters: nobody", "There is no group 'nobody'"),
+        ("owner: dana@example.com", "owner: d@example.com", "owner: There is no such person"),
+        ("http://127.0.0.1:8090", "ftp://x", "upstream_url: Give an http or https URL"),
+        ("time_zone: Europe/Madrid", "time_zone: Madrid", "time_zone: 'Madrid' is no time zone"),
+        ("slug: debug", "slug: [", "line "),
+        ("slug: support-assistant", "slug: Support_assistant", "lower-case letters"),
+    ],
+)
+def test_what_it_does_not_understand_is_named_and_nothing_is_changed(
+    old: str, new: str, says: str, apply
+) -> None:
+    text = EXAMPLE.read_text()
+    assert old in text
+    before = Group.objects.count()
+    with pytest.raises(CommandError) as refused:
+        apply(text.replace(old, new))
+    assert says in str(refused.value)
+    assert Group.objects.count() == before
