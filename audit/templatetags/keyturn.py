@@ -134,7 +134,7 @@ def icon(name: str, extra: str = "") -> SafeString:
 @register.filter
 def initials(name: object) -> str:
     """Two letters for a person, decoration beside their name."""
-    words = str(name).replace("@", " ").replace(".", " ").split()
+    words = str(name).partition("@")[0].replace(".", " ").split()
     return "".join(word[0] for word in (words[:1] + words[1:][-1:])).upper()
 
 

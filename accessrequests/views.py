@@ -1,0 +1,341 @@
+import uuid
+from typing import Any
+
+from django.contrib import messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django_htmx.http import push_url, retarget
+
+from accessrequests import actions
+from accessrequests.dossier import differences, dossier
+from accessrequests.forms import OTHER, RequestForm, ReviewForm, minutes
+from accessrequests.models import AccessRequest, Review
+from accessrequests.permissions import can_review, eligible_reviewers
+from accessrequests.states import RequestState
+from accounts.door import fetch
+from accounts.models import User
+from accounts.session import person
+from audit import clock
+from audit.reading import timeline
+from broker.errors import Conflict, InvalidInput
+from endpoints.models import AccessProfile
+
+QUEUE_SHOWN = 100
+
+
+def _htmx(request: HttpRequest) -> bool:
+    return bool(getattr(request, "htmx", False))
+
+
+def _rows() -> QuerySet[AccessRequest]:
+    return AccessRequest.objects.select_related(
+        "requester", "profile__endpoint__owner", "profile__reviewers", "profile__requesters"
+    )
+
+
+def _visible(user: User) -> QuerySet[AccessRequest]:
+    return AccessRequest.objects.visible_to(user).select_related(
+        "requester", "profile__endpoint__owner", "profile__reviewers", "profile__requesters"
+    )
+
+
+# ── Asking ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _initial(request: HttpRequest, user: User, profile: AccessProfile) -> dict[str, Any]:
+    """The profile's defaults, or what an earlier request of the reader's asked for."""
+    length, models, why = profile.default_duration, profile.default_scope.models, ""
+    if again := request.GET.get("again"):
+        earlier = fetch(AccessRequest.objects.filter(requester=user, profile=profile), again)
+        length = min(earlier.duration, profile.max_duration)
+        models = (earlier.asked.models & profile.ceiling.models) or models
+        why = earlier.justification
+    shown = dict(RequestForm(profile=profile).fields["duration"].choices)  # type: ignore[attr-defined]
+    number = str(minutes(length))
+    return {
+        "duration": number if number in shown else OTHER,
+        "minutes": None if number in shown else number,
+        "models": sorted(models),
+        "justification": why,
+    }
+
+
+def _preview(user: User, profile: AccessProfile, form: RequestForm) -> dict[str, Any]:
+    """What filing the form as it stands would lead to, or why it can't be filed."""
+    length, models = form.cleaned_data.get("length"), form.cleaned_data.get("models")
+    errors = {
+        name: " ".join(str(message) for message in found)
+        for name, found in form.errors.items()
+        if name != "justification"
+    }
+    if not errors:
+        try:
+            asked = actions.preview_request(
+                by=user, profile_id=profile.pk, duration=length, models=models
+            )
+        except InvalidInput as error:
+            errors = error.errors
+        else:
+            return {
+                "asked": asked,
+                "difference": differences(profile, asked.duration, asked.scope.models),
+            }
+    return {"problems": list(errors.values())}
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def request_new(request: HttpRequest, profile_id: uuid.UUID) -> HttpResponseBase:
+    """Ask for access: the form, with what would happen beside it."""
+    user = person(request)
+    profile = fetch(AccessProfile.objects.open_to(user), profile_id)
+    status = 200
+    if request.method == "POST":
+        form = RequestForm(request.POST, profile=profile)
+        form.is_valid()
+        errors: dict[str, str] = {}
+        if not form.errors:
+            try:
+                filed = actions.file_request(
+                    by=user,
+                    profile_id=profile_id,
+                    justification=form.cleaned_data["justification"],
+                    duration=form.cleaned_data["length"],
+                    models=form.cleaned_data["models"],
+                )
+            except InvalidInput as error:
+                errors = error.errors
+            else:
+                messages.success(request, "Asked. You don’t need to keep this page open.")
+                return redirect("request", pk=filed.pk)
+        for name, message in errors.items():
+            form.add_error(name if name in form.fields else None, message)
+        status = 400
+        preview = _preview(user, profile, form)
+    else:
+        initial = _initial(request, user, profile)
+        form = RequestForm(initial=initial, profile=profile)
+        trial = RequestForm(initial, profile=profile)
+        trial.is_valid()
+        preview = _preview(user, profile, trial)
+    context = {"form": form, "profile": profile, "endpoint": profile.endpoint} | preview
+    context["chosen_models"] = form["models"].value() or []
+    context["chosen_duration"] = form["duration"].value()
+    return render(request, "accessrequests/new.html", context, status=status)
+
+
+@never_cache
+@require_POST
+def request_preview(request: HttpRequest, profile_id: uuid.UUID) -> HttpResponse:
+    """What the form would lead to as it stands. Writes nothing."""
+    user = person(request)
+    profile = fetch(AccessProfile.objects.open_to(user), profile_id)
+    form = RequestForm(request.POST, profile=profile)
+    form.is_valid()
+    context = {"profile": profile, "endpoint": profile.endpoint} | _preview(user, profile, form)
+    return render(request, "accessrequests/_preview.html", context)
+
+
+@never_cache
+@require_POST
+def request_again(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """File the same ask once more. Where it no longer fits its profile, the form says why."""
+    user = person(request)
+    earlier = fetch(_rows().filter(requester=user), pk)
+    try:
+        filed = actions.file_request(
+            by=user,
+            profile_id=earlier.profile_id,
+            justification=earlier.justification,
+            duration=earlier.duration,
+            models=sorted(earlier.asked.models),
+        )
+    except InvalidInput as error:
+        if not AccessProfile.objects.open_to(user).filter(pk=earlier.profile_id).exists():
+            messages.error(request, "You may no longer ask for this. See the catalogue for what you may.")
+            return redirect("catalogue")
+        messages.error(request, f"It can’t be asked for as before. {' '.join(error.errors.values())}")
+        return redirect("request-new", profile_id=earlier.profile_id)
+    messages.success(request, "Asked again, with the same reason.")
+    return redirect("request", pk=filed.pk)
+
+
+# ── One request ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _detail(user: User, row: AccessRequest, form: ReviewForm | None = None) -> dict[str, Any]:
+    now = clock.now()
+    grant = getattr(row, "grant", None)
+    # Whether it still waits is a matter of the clock, not of a worker having run.
+    lapsed = row.state == RequestState.PENDING and row.pending_until <= now
+    pending = row.state == RequestState.PENDING and not lapsed
+    return {
+        "row": row,
+        "profile": row.profile,
+        "endpoint": row.profile.endpoint,
+        "grant": grant,
+        "grant_live": grant is not None and grant.is_live(now),
+        "pending": pending,
+        "lapsed": lapsed,
+        "mine": row.requester_id == user.pk,
+        "decides": pending and can_review(user, row),
+        "dossier": dossier(row, now),
+        "form": form or ReviewForm(),
+    }
+
+
+@never_cache
+@require_safe
+def request_page(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """Where one request is."""
+    user = person(request)
+    row = fetch(_visible(user), pk)
+    context = _detail(user, row)
+    ids: list[object] = [row.pk]
+    if context["grant"] is not None:
+        ids.append(context["grant"].pk)
+    context["steps"] = timeline(*ids)
+    return render(request, "accessrequests/request.html", context)
+
+
+@never_cache
+@require_safe
+def requests(request: HttpRequest) -> HttpResponse:
+    """All that the reader ever asked for."""
+    user = person(request)
+    rows = (
+        _rows().filter(requester=user).select_related("grant")[:200]
+    )
+    now = clock.now()
+    return render(request, "accessrequests/requests.html", {"rows": rows, "now": now})
+
+
+@never_cache
+@require_POST
+def request_cancel(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """Take a pending request back."""
+    actions.cancel_request(by=person(request), request_id=pk)
+    messages.success(request, "Cancelled. Nobody needs to decide it any more.")
+    return redirect("request", pk=pk)
+
+
+# ── Deciding ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _queue(user: User, chosen: str | None, after: list[str] | None = None) -> dict[str, Any]:
+    """The queue, oldest first, and the request shown beside it."""
+    rows = list(
+        AccessRequest.objects.waiting_for(user)
+        .select_related("requester", "profile__endpoint__owner", "profile__reviewers")
+        .order_by("id")[:QUEUE_SHOWN]
+    )
+    shown = next((row for row in rows if str(row.pk) == chosen), None)
+    if shown is None and after:
+        by_id = {str(row.pk): row for row in rows}
+        shown = next((by_id[pk] for pk in after if pk in by_id), None)
+    if shown is None and rows:
+        shown = rows[0]
+    context: dict[str, Any] = {"queue": rows, "shown": shown}
+    if shown is not None:
+        context |= _detail(user, shown)
+    return context
+
+
+@never_cache
+@require_safe
+def approvals(request: HttpRequest) -> HttpResponse:
+    """What waits for the reader's decision, with the details of one beside it."""
+    user = person(request)
+    chosen = request.GET.get("request")
+    context = _queue(user, chosen)
+    if chosen and (context["shown"] is None or str(context["shown"].pk) != chosen):
+        # Somebody else was first, or it lapsed: its own page says which.
+        row = fetch(_visible(user), chosen)
+        if _htmx(request):
+            context |= _detail(user, row) | {"shown": row}
+        else:
+            return redirect("request", pk=row.pk)
+    part = _htmx(request) and request.htmx.target == "detail"  # type: ignore[attr-defined]
+    page = "accessrequests/_detail.html" if part else "accessrequests/approvals.html"
+    return render(request, page, context)
+
+
+@never_cache
+@require_POST
+def request_review(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """Approve or deny; from the queue the next request is then beside it."""
+    user = person(request)
+    form = ReviewForm(request.POST)
+    form.is_valid()
+    verdict = form.cleaned_data.get("verdict")
+    row = fetch(_visible(user), pk)
+    from_queue = request.POST.get("from") == "approvals"
+    order = [str(item.pk) for item in AccessRequest.objects.waiting_for(user).order_by("id")]
+    at = order.index(str(pk)) if str(pk) in order else 0
+    status, lost = 200, ""
+    try:
+        if verdict is None:
+            raise InvalidInput({"verdict": "Choose to approve or to deny."})
+        actions.review_request(
+            by=user,
+            request_id=pk,
+            verdict=Review.Verdict(verdict),
+            reason=form.cleaned_data.get("reason", ""),
+        )
+    except InvalidInput as error:
+        for name, message in error.errors.items():
+            if not form.has_error(name):
+                form.add_error(name if name in form.fields else None, message)
+        return _not_decided(request, user, row, form)
+    except Conflict as error:
+        # A decision that lost a race says who decided, and changes nothing.
+        status, lost = error.status, error.detail
+        messages.warning(request, f"{row.requester}’s request: {lost}")
+    else:
+        _say_decided(request, row, verdict)
+    if from_queue and _htmx(request):
+        context = _queue(user, None, order[at + 1 :] + order[:at][::-1]) | {"decided": True}
+        response = render(request, "accessrequests/_queue.html", context, status=status)
+        shown = context["shown"]
+        address = reverse("approvals") + (f"?request={shown.pk}" if shown else "")
+        return push_url(retarget(response, "#queue"), address)
+    if lost:
+        fresh = fetch(_visible(user), pk)
+        context = _detail(user, fresh) | {"steps": timeline(fresh.pk)}
+        return render(request, "accessrequests/request.html", context, status=status)
+    return redirect("approvals") if from_queue else redirect("request", pk=pk)
+
+
+def _say_decided(request: HttpRequest, row: AccessRequest, verdict: str) -> None:
+    if verdict == Review.Verdict.APPROVE:
+        until = timezone.localtime(clock.now() + row.duration)
+        messages.success(
+            request,
+            f"Approved. {row.requester} has access to {row.profile.endpoint} until {until:%H:%M}.",
+        )
+    else:
+        messages.success(request, f"Denied. {row.requester} reads your reason.")
+
+
+def _not_decided(
+    request: HttpRequest, user: User, row: AccessRequest, form: ReviewForm
+) -> HttpResponse:
+    """The same page again with what was missing, and nothing written."""
+    context = _detail(user, row, form)
+    if _htmx(request):
+        context["shown"] = row
+        return retarget(
+            render(request, "accessrequests/_detail.html", context, status=400), "#detail"
+        )
+    context["steps"] = timeline(row.pk)
+    return render(request, "accessrequests/request.html", context, status=400)
+
+
+def reviewers_of(row: AccessRequest) -> list[User]:
+    """Whom a request waits for."""
+    return eligible_reviewers(row.profile.reviewers, row.requester)

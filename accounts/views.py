@@ -1,0 +1,75 @@
+from django.conf import settings
+from django.contrib.auth import login, logout
+from django.contrib.auth.decorators import login_not_required
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect, render, resolve_url
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods, require_POST
+from django_htmx.http import HttpResponseClientRefresh
+
+from accounts import actions
+from accounts.forms import SignInForm
+from accounts.session import person
+from audit.events import Event
+from audit.record import record
+from broker.errors import TooManyTries
+
+
+def _next(request: HttpRequest) -> str:
+    """Where to go after signing in: within this site only, or a link could send people away."""
+    wanted = request.POST.get("next") or request.GET.get("next") or ""
+    if url_has_allowed_host_and_scheme(
+        wanted, allowed_hosts={request.get_host()}, require_https=request.is_secure()
+    ):
+        return wanted
+    return resolve_url(settings.LOGIN_REDIRECT_URL)
+
+
+@login_not_required
+@never_cache
+@sensitive_post_parameters("password")
+@require_http_methods(["GET", "HEAD", "POST"])
+def sign_in(request: HttpRequest) -> HttpResponseBase:
+    """Email and password; back to where one was going."""
+    if getattr(request, "htmx", False):
+        # The session ended under an open page: the whole page must go to the form, not a part.
+        return HttpResponseClientRefresh()
+    if request.user.is_authenticated:
+        return redirect(_next(request))
+    form = SignInForm(request.POST or None)
+    status = 200
+    if request.method == "POST":
+        status = 400
+        if form.is_valid():
+            try:
+                user = actions.sign_in(
+                    request=request,
+                    email=form.cleaned_data["username"],
+                    password=form.cleaned_data["password"],
+                )
+            except TooManyTries as error:
+                form.add_error(None, error.detail)
+                status = error.status
+            else:
+                if user is not None:
+                    login(request, user)
+                    return redirect(_next(request))
+                form.add_error(
+                    None, "No account has this email and password. Check both and try again."
+                )
+    return render(
+        request, "accounts/sign_in.html", {"form": form, "next": _next(request)}, status=status
+    )
+
+
+@never_cache
+@require_POST
+def sign_out(request: HttpRequest) -> HttpResponse:
+    """End the session here and now."""
+    with transaction.atomic():
+        record(Event.SIGNED_OUT, by=person(request))
+        logout(request)
+    return redirect(settings.LOGOUT_REDIRECT_URL)

@@ -1,0 +1,167 @@
+"""Audit rows as people read them: one sentence each, with what was said."""
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.utils import timezone
+
+from audit.events import Event
+from audit.models import AuditEvent
+from audit.templatetags.keyturn import duration
+
+# Icon and kind (good, bad, wait) of what stands out; all else is quiet.
+LOOKS: dict[str, tuple[str, str]] = {
+    Event.REQUEST_FILED: ("message-circle", ""),
+    Event.REQUEST_APPROVED: ("check", "good"),
+    Event.REQUEST_DENIED: ("x", "bad"),
+    Event.REQUEST_CANCELLED: ("corner-up-left", ""),
+    Event.REQUEST_EXPIRED: ("hourglass", ""),
+    Event.GRANT_STARTED: ("clock-hour-3", "good"),
+    Event.GRANT_ENDED: ("player-stop", ""),
+    Event.CREDENTIAL_ISSUING: ("circle-dashed", ""),
+    Event.CREDENTIAL_ISSUED: ("key", "good"),
+    Event.CREDENTIAL_REVOKING: ("hourglass", "wait"),
+    Event.CREDENTIAL_REVOKED: ("shield-check", "good"),
+    Event.CREDENTIAL_STUCK: ("alert-triangle", "bad"),
+    Event.ACCESS_REFUSED: ("ban", "bad"),
+    Event.SIGN_IN_REFUSED: ("ban", "bad"),
+    Event.SIGNED_IN: ("user", ""),
+    Event.SIGNED_OUT: ("logout", ""),
+}
+ENDINGS = {
+    "expired": "Access ended: its time was up",
+    "requester_deactivated": "Access ended: its holder was deactivated",
+    "endpoint_retired": "Access ended: the endpoint was retired",
+}
+REVOKING = {
+    "grant_ended": "its grant ended",
+    "superseded": "it was replaced by a newer check-out",
+    "doubt": "nobody knows whether it was minted",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One entry of a timeline or of the record."""
+
+    id: int
+    at: dt.datetime
+    icon: str
+    kind: str
+    text: str
+    said: str = ""
+
+
+def _time(text: object) -> str:
+    try:
+        moment = timezone.localtime(dt.datetime.fromisoformat(str(text)))
+    except ValueError:
+        return str(text)
+    return f"{moment.day} {moment:%b, %H:%M %Z}"
+
+
+def sentence(row: AuditEvent) -> str:
+    """What happened, in one sentence without its full stop."""
+    data, actor = row.data, row.actor
+    match row.event:
+        case Event.REQUEST_FILED:
+            asked = dt.timedelta(seconds=int(data.get("duration_seconds", 0)))
+            what = row.subject.removeprefix(f"{actor} on ")
+            return f"{actor} asked for {duration(asked)} on {what}"
+        case Event.REQUEST_APPROVED | Event.REQUEST_DENIED | Event.REQUEST_CANCELLED:
+            whose = row.subject.removeprefix(f"{actor} on ")
+            verb = row.get_event_display().removesuffix(" the request")
+            return f"{actor} {verb} the request: {whose}"
+        case Event.REQUEST_EXPIRED:
+            return f"Nobody decided in time, so the request expired: {row.subject}"
+        case Event.GRANT_STARTED:
+            return f"Access began: {row.subject}, until {_time(data.get('ends_at'))}"
+        case Event.GRANT_ENDED:
+            reason = str(data.get("reason", ""))
+            if reason == "given_back":
+                return f"{actor} gave access back: {row.subject.removeprefix(f'{actor} on ')}"
+            if reason == "revoked":
+                return f"{actor} ended access: {row.subject}"
+            return f"{ENDINGS.get(reason, 'Access ended')}: {row.subject}"
+        case Event.CREDENTIAL_ISSUING:
+            return f"{actor} asked Vault for credential {row.subject}"
+        case Event.CREDENTIAL_ISSUED:
+            return f"{actor} checked out credential {row.subject}"
+        case Event.CREDENTIAL_REVOKING:
+            why = REVOKING.get(str(data.get("reason")), "it is no longer needed")
+            return f"Credential {row.subject} is being taken back: {why}"
+        case Event.CREDENTIAL_REVOKED:
+            return f"Credential {row.subject} is proven gone: {data.get('proof', '')}"
+        case Event.CREDENTIAL_STUCK:
+            return f"Credential {row.subject} could not be taken back yet; Keyturn keeps trying"
+        case Event.ACCESS_REFUSED:
+            return f"{actor} was refused {data.get('method', '')} {data.get('path', '')}".strip()
+        case Event.GROUP_JOINED:
+            return f"{actor} added {row.subject} to group {data.get('group', '')}"
+        case Event.GROUP_LEFT:
+            return f"{actor} removed {row.subject} from group {data.get('group', '')}"
+        case Event.SIGN_IN_REFUSED:
+            return "Somebody failed to sign in"
+    return f"{actor} {row.get_event_display()} {row.subject}".strip()
+
+
+def short(row: AuditEvent) -> str:
+    """The same on the page of the thing itself, which needn't be named again."""
+    data, actor = row.data, row.actor
+    name = f"…{row.subject[-6:]}"
+    match row.event:
+        case Event.REQUEST_FILED:
+            asked = dt.timedelta(seconds=int(data.get("duration_seconds", 0)))
+            return f"{actor} asked for {duration(asked)}"
+        case Event.REQUEST_APPROVED:
+            return f"{actor} approved"
+        case Event.REQUEST_DENIED:
+            return f"{actor} denied"
+        case Event.REQUEST_CANCELLED:
+            return f"{actor} cancelled"
+        case Event.REQUEST_EXPIRED:
+            return "Nobody decided in time"
+        case Event.GRANT_STARTED:
+            return "Access began"
+        case Event.GRANT_ENDED:
+            reason = str(data.get("reason", ""))
+            if reason == "given_back":
+                return f"{actor} gave it back"
+            if reason == "revoked":
+                return f"{actor} ended it"
+            return ENDINGS.get(reason, "Access ended")
+        case Event.CREDENTIAL_ISSUED:
+            return f"{actor} checked out {name}"
+        case Event.CREDENTIAL_REVOKING:
+            return f"{name} is being taken back"
+        case Event.CREDENTIAL_REVOKED:
+            return f"{name} is proven gone"
+        case Event.CREDENTIAL_STUCK:
+            return f"{name} could not be taken back yet"
+    return sentence(row)
+
+
+def step(row: AuditEvent, *, brief: bool = False) -> Step:
+    """A row as an entry of a timeline."""
+    icon, kind = LOOKS.get(row.event, ("circle-dot", ""))
+    said = row.data.get("reason", "") if row.event in _WITH_REASON else row.data.get("error", "")
+    if row.event == Event.ACCESS_REFUSED:
+        said = row.data.get("detail", "")
+    return Step(row.id, row.at, icon, kind, short(row) if brief else sentence(row), str(said))
+
+
+_WITH_REASON = {Event.REQUEST_APPROVED, Event.REQUEST_DENIED}
+
+
+def timeline(*ids: object) -> list[Step]:
+    """All that happened to these, oldest first.
+
+    That somebody looked in vain, and that a mint was begun, is for the record, not for this page.
+    """
+    rows: Iterable[AuditEvent] = (
+        AuditEvent.objects.about(*ids)
+        .exclude(event__in=[Event.ACCESS_REFUSED, Event.CREDENTIAL_ISSUING])
+        .order_by("id")[:200]
+    )
+    return [step(row, brief=True) for row in rows]

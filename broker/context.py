@@ -1,0 +1,42 @@
+"""What every page of the portal needs, looked up only where a page asks for it."""
+
+import functools
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+
+from accessrequests.models import AccessRequest, Grant
+from accounts.models import User
+
+
+def portal(request: HttpRequest) -> dict[str, Any]:
+    """`waiting_count`, `live_grants`, `demo`, `demo_sign_ins`."""
+    user = getattr(request, "user", None)
+
+    @functools.cache
+    def waiting_count() -> int:
+        if not isinstance(user, User):
+            return 0
+        return AccessRequest.objects.waiting_for(user).count()
+
+    @functools.cache
+    def live_grants() -> list[Grant]:
+        if not isinstance(user, User):
+            return []
+        rows = Grant.objects.filter(holder=user).live().order_by("ends_at")
+        return list(rows.select_related("request__profile__endpoint")[:4])
+
+    def demo_sign_ins() -> list[tuple[str, str, str]]:
+        if not settings.KEYTURN_DEMO:
+            return []
+        from broker.demo.data import SIGN_INS
+
+        return list(SIGN_INS)
+
+    return {
+        "waiting_count": waiting_count,
+        "live_grants": live_grants,
+        "demo": settings.KEYTURN_DEMO,
+        "demo_sign_ins": demo_sign_ins,
+    }

@@ -1,0 +1,32 @@
+"""The portal's addresses."""
+
+from django.urls import path
+
+from accessrequests import views as accessrequests
+from accounts import views as accounts
+from audit import views as audit
+from credentials import views as credentials
+from endpoints import views as endpoints
+
+urlpatterns = [
+    path("", credentials.home, name="home"),
+    path("sign-in/", accounts.sign_in, name="sign-in"),
+    path("sign-out/", accounts.sign_out, name="sign-out"),
+    path("catalogue/", endpoints.catalogue, name="catalogue"),
+    path("endpoints/<slug:slug>/", endpoints.endpoint, name="endpoint"),
+    path("request/<uuid:profile_id>/", accessrequests.request_new, name="request-new"),
+    path(
+        "request/<uuid:profile_id>/preview/", accessrequests.request_preview, name="request-preview"
+    ),
+    path("requests/", accessrequests.requests, name="requests"),
+    path("requests/<uuid:pk>/", accessrequests.request_page, name="request"),
+    path("requests/<uuid:pk>/review/", accessrequests.request_review, name="request-review"),
+    path("requests/<uuid:pk>/cancel/", accessrequests.request_cancel, name="request-cancel"),
+    path("requests/<uuid:pk>/again/", accessrequests.request_again, name="request-again"),
+    path("approvals/", accessrequests.approvals, name="approvals"),
+    path("grants/<uuid:pk>/", credentials.grant_page, name="grant"),
+    path("grants/<uuid:pk>/check-out/", credentials.grant_check_out, name="grant-check-out"),
+    path("grants/<uuid:pk>/end/", credentials.grant_end, name="grant-end"),
+    path("record/", audit.record, name="record"),
+    path("record/<int:pk>/", audit.record_event, name="record-event"),
+]

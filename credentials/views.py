@@ -1,0 +1,174 @@
+import datetime as dt
+import uuid
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.db.models import Prefetch, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_variables
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from accessrequests.models import AccessRequest, Grant
+from accessrequests.permissions import can_end, eligible_reviewers
+from accessrequests.states import RequestState
+from accounts.door import fetch
+from accounts.models import User
+from accounts.session import person
+from audit import clock
+from audit.reading import timeline
+from credentials import actions
+from credentials.models import Credential
+from credentials.snippets import snippets
+from credentials.states import CredentialState
+from endpoints.models import AccessProfile, Endpoint
+
+ENDED_SHOWN = dt.timedelta(days=30)
+ROWS = 8
+
+
+def _with_parts(rows: QuerySet[Grant]) -> QuerySet[Grant]:
+    return rows.select_related(
+        "holder",
+        "request__requester",
+        "request__profile__endpoint__owner",
+        "request__profile__reviewers",
+    ).prefetch_related(Prefetch("credentials", queryset=Credential.objects.order_by("-id")))
+
+
+def _live_credential(grant: Grant) -> Credential | None:
+    return next(
+        (item for item in grant.credentials.all() if item.state == CredentialState.ACTIVE), None
+    )
+
+
+def _all_gone(grant: Grant) -> bool:
+    return all(item.state == CredentialState.REVOKED for item in grant.credentials.all())
+
+
+@never_cache
+@require_safe
+def home(request: HttpRequest) -> HttpResponse:
+    """My access: what can be used now, what is waited for, what can be asked for again."""
+    user = person(request)
+    now = clock.now()
+    mine = _with_parts(Grant.objects.filter(holder=user))
+    live = [
+        {"grant": grant, "credential": _live_credential(grant)}
+        for grant in mine.live().order_by("ends_at")
+    ]
+    pending = [
+        {"row": row, "reviewers": eligible_reviewers(row.profile.reviewers, user)}
+        for row in AccessRequest.objects.filter(
+            requester=user, state=RequestState.PENDING, pending_until__gt=now
+        ).select_related("profile__endpoint", "profile__reviewers")
+    ]
+    context = {
+        "live": live,
+        "pending": pending,
+        "ended": _ended(user, now),
+        "anything": Endpoint.objects.visible_to(user).filter(retired_at=None).exists(),
+    }
+    part = getattr(request, "htmx", False) and request.htmx.target == "access"  # type: ignore[attr-defined]
+    page = "credentials/_home.html" if part else "credentials/home.html"
+    return render(request, page, context)
+
+
+def _ended(user: User, now: dt.datetime) -> list[dict[str, Any]]:
+    """What ended of late, once for each profile: grants, and requests that came to nothing."""
+    open_ids = set(AccessProfile.objects.open_to(user).values_list("pk", flat=True))
+    busy = set(
+        AccessRequest.objects.filter(
+            requester=user, state=RequestState.PENDING, pending_until__gt=now
+        ).values_list("profile_id", flat=True)
+    ) | set(Grant.objects.filter(holder=user).live().values_list("request__profile_id", flat=True))
+    rows = (
+        AccessRequest.objects.filter(requester=user, created_at__gt=now - ENDED_SHOWN)
+        .select_related("profile__endpoint", "grant")
+        .prefetch_related("grant__credentials")
+    )
+    found: dict[object, dict[str, Any]] = {}
+    for row in rows[:200]:
+        if row.profile_id in busy or row.profile_id in found:
+            continue
+        grant = getattr(row, "grant", None)
+        found[row.profile_id] = {
+            "row": row,
+            "grant": grant,
+            "ended_at": (grant.ended_at or grant.ends_at) if grant else row.decided_at or now,
+            "gone": grant is not None and _all_gone(grant),
+            "can_ask": row.profile_id in open_ids,
+        }
+        if len(found) == ROWS:
+            break
+    return list(found.values())
+
+
+def _page(user: User, grant: Grant) -> dict[str, Any]:
+    now = clock.now()
+    endpoint = grant.request.profile.endpoint
+    live = grant.is_live(now)
+    credentials = list(grant.credentials.all())
+    return {
+        "grant": grant,
+        "row": grant.request,
+        "profile": grant.request.profile,
+        "endpoint": endpoint,
+        "models": sorted(grant.allowed.models),
+        "now": now,
+        "live": live,
+        # Over by the clock; the row follows within the second.
+        "ended_at": grant.ended_at or (grant.ends_at if grant.ends_at <= now else None),
+        "mine": grant.holder_id == user.pk,
+        "can_end": live and can_end(user, grant),
+        "credential": _live_credential(grant),
+        "credentials": [(item, item.stuck_since(now)) for item in credentials],
+        "all_gone": bool(credentials) and _all_gone(grant),
+        "snippets": snippets(
+            endpoint, settings.KEYTURN_GATEWAY_URL, min(grant.allowed.models, default="")
+        ),
+        "base_url": f"{settings.KEYTURN_GATEWAY_URL}/e/{endpoint.slug}",
+        "steps": timeline(grant.pk, grant.request_id, *(item.pk for item in credentials)),
+    }
+
+
+@never_cache
+@require_safe
+def grant_page(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """How long it still lasts, and how to use it."""
+    user = person(request)
+    grant = fetch(_with_parts(Grant.objects.visible_to(user)), pk)
+    return render(request, "credentials/grant.html", _page(user, grant))
+
+
+@never_cache
+@sensitive_variables("checked_out", "secret", "context")
+@require_http_methods(["GET", "HEAD", "POST"])
+def grant_check_out(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
+    """Mint a credential and show it in this one answer.
+
+    The secret goes into the response and nowhere else: no session, no message, no URL, so there
+    is no redirect after this POST. `no-store` keeps it out of the browser's caches.
+    """
+    if request.method != "POST":
+        return redirect("grant", pk=pk)
+    user = person(request)
+    checked_out = actions.check_out(by=user, grant_id=pk)
+    grant = fetch(_with_parts(Grant.objects.visible_to(user)), pk)
+    context = _page(user, grant) | {"secret": checked_out.secret}
+    return render(request, "credentials/grant.html", context)
+
+
+@never_cache
+@require_POST
+def grant_end(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """End access now: given back by its holder, revoked by anybody else who may."""
+    user = person(request)
+    grant = actions.end_grant(by=user, grant_id=pk)
+    if grant.holder_id == user.pk:
+        messages.success(request, "Given back. Its credential is refused from now on.")
+    else:
+        messages.success(request, f"Ended. {grant.holder}’s credential is refused from now on.")
+    return redirect("grant", pk=pk)

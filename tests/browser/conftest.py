@@ -1,0 +1,144 @@
+"""Debian's Chromium, a portal to point it at, and people to sign in as."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from django.test import override_settings
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from pytest_django.live_server_helper import LiveServer
+
+from accounts.models import User
+from tests.world import PASSWORD, UPSTREAM_KEY
+
+# Playwright's synchronous interface runs an event loop in this thread, in which Django would
+# refuse to query. Nothing here is concurrent.
+os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+INSTALL = "apt-get install --no-install-recommends chromium"
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+DESK = {"width": 1440, "height": 900}
+PHONE = {"width": 390, "height": 844}
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if CHROMIUM is None:
+        terminalreporter.section("BROWSER TESTS WERE SKIPPED", red=True, bold=True)
+        terminalreporter.line(f"Chromium is missing. Install it:  {INSTALL}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = os.path.dirname(__file__)  # noqa: PTH120
+    for item in items:
+        if str(item.path).startswith(here):
+            item.add_marker(pytest.mark.browser)
+            if CHROMIUM is None:
+                item.add_marker(pytest.mark.skip(reason=f"no Chromium; {INSTALL}"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="session")
+def portal(django_db_setup: None, django_db_blocker: Any) -> Iterator[str]:
+    """The portal's origin. Its rows are committed: the record refuses the flush of `live_server`."""
+    with django_db_blocker.unblock(), override_settings(
+        KEYTURN_DEMO=True, KEYTURN_DEMO_UPSTREAM_KEY=UPSTREAM_KEY
+    ):
+        server = LiveServer("localhost")
+        yield server.url
+        server.stop()
+
+
+class Visitor:
+    """One person's browser. Whatever the console complains about fails the test."""
+
+    def __init__(self, context: BrowserContext, origin: str) -> None:
+        self.context, self.origin = context, origin
+        self.page: Page = context.new_page()
+        self.complaints: list[str] = []
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", self._listen)
+
+    def _listen(self, message: Any) -> None:
+        if message.type in {"error", "warning"} and not re.search(
+            r"status of 4\d\d", message.text
+        ):
+            where = message.location
+            self.complaints.append(
+                f"{self.page.url} {message.text} ({where.get('url')}:{where.get('lineNumber')})"
+            )
+
+    def go(self, path: str) -> Page:
+        self.page.goto(self.origin + path)
+        return self.page
+
+    def sign_in(self, user: User, password: str = PASSWORD) -> Page:
+        self.go("/sign-in/")
+        self.page.get_by_label("Email").fill(user.email)
+        self.page.get_by_label("Password").fill(password)
+        self.page.get_by_role("button", name="Sign in", exact=True).click()
+        self.page.wait_for_url(lambda url: "/sign-in/" not in url)
+        return self.page
+
+    def axe(self) -> list[str]:
+        """What axe finds wrong with the page as it stands, against WCAG 2.2 AA."""
+        options = {
+            "runOnly": {
+                "type": "tag",
+                "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+            }
+        }
+        found = Axe().run(self.page, options=options)
+        return [
+            f"{self.page.url} {item['id']} {item['help']}: "
+            + "; ".join(node["html"][:160] + " " + node["failureSummary"][:200] for node in item["nodes"][:4])
+            for item in found.response["violations"]
+        ]
+
+    def overflow(self) -> int:
+        """By how many pixels the page is wider than its window."""
+        width: int = self.page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        return width
+
+
+@pytest.fixture
+def visit(browser: Browser, portal: str) -> Iterator[Callable[..., Visitor]]:
+    """`visit()` opens a browser of its own; `dark=True`, `phone=True`."""
+    opened: list[Visitor] = []
+
+    def open_one(*, dark: bool = False, phone: bool = False, **options: Any) -> Visitor:
+        context = browser.new_context(
+            viewport=PHONE if phone else DESK,
+            color_scheme="dark" if dark else "light",
+            reduced_motion="reduce",
+            **options,
+        )
+        visitor = Visitor(context, portal)
+        opened.append(visitor)
+        return visitor
+
+    yield open_one
+    complaints = [line for visitor in opened for line in visitor.complaints]
+    for visitor in opened:
+        visitor.context.close()
+    assert not complaints, complaints

@@ -1,0 +1,127 @@
+"""Takes a picture of every page at 1440 and 390 pixels, light and dark: `make pictures`.
+
+They go to build/pictures/; the three that README.md shows also go to docs/images/. It is a pytest
+file so that it gets the same servers as the tests; it is not collected by their run.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import DESK, PHONE, Visitor
+from tests.browser.scene import PASSWORD, Scene, build
+
+ROOT = Path(__file__).resolve().parents[2]
+OUT = ROOT / "build" / "pictures"
+SHOWN = {
+    "home-1440-light": "my-access.png",
+    "approvals-1440-dark": "approvals.png",
+    "grant-secret-1440-light": "grant.png",
+}
+
+
+@pytest.fixture(scope="session")
+def scene(portal: str, upstream: Any) -> Scene:
+    return build()
+
+
+def _snap(visitor: Visitor, name: str, size: str, theme: str) -> None:
+    page = visitor.page
+    page.set_default_timeout(6000)
+    page.evaluate("document.fonts.ready")
+    page.wait_for_timeout(150)
+    target = OUT / f"{name}-{size}-{theme}.png"
+    # Whole pages on the phone, where they scroll; what fits the screen is what a desk sees first.
+    height = page.evaluate("document.documentElement.scrollHeight")
+    page.set_viewport_size({"width": int(size), "height": max(height, page.viewport_size["height"])})  # type: ignore[index]
+    page.screenshot(path=target)
+    page.set_viewport_size(PHONE if size == "390" else DESK)  # type: ignore[arg-type]
+    if visitor.overflow() > 0:
+        print(f"{target.name}: {visitor.overflow()} px too wide")  # noqa: T201
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", ["1440", "390"])
+def test_pictures(visit: Callable[..., Visitor], scene: Scene, sweep: Any, size: str, theme: str) -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
+    sweep()
+    look = {"dark": theme == "dark", "phone": size == "390"}
+
+    guest = visit(**look)
+    guest.go("/sign-in/")
+    _snap(guest, "sign-in", size, theme)
+    guest.page.get_by_label("Email").fill("ana@example.com")
+    guest.page.get_by_label("Password").fill("wrong")
+    guest.page.get_by_role("button", name="Sign in", exact=True).click()
+    _snap(guest, "sign-in-error", size, theme)
+
+    ana = visit(**look)
+    ana.sign_in(scene.ana, PASSWORD)
+    pages = {
+        "home": "/",
+        "requests": "/requests/",
+        "catalogue": "/catalogue/",
+        "catalogue-nothing": "/catalogue/?q=zzz",
+        "endpoint": "/endpoints/claims-triage/",
+        "request-new": f"/request/{scene.profile.pk}/",
+        "request-pending": f"/requests/{scene.pending.pk}/",
+        "request-denied": f"/requests/{scene.denied.pk}/",
+        "grant": f"/grants/{scene.fresh.pk}/",
+        "grant-low": f"/grants/{scene.low.pk}/",
+        "grant-ended": f"/grants/{scene.ended.pk}/",
+        "not-found": "/grants/00000000-0000-0000-0000-000000000000/",
+    }
+    for name, path in pages.items():
+        ana.go(path)
+        _snap(ana, name, size, theme)
+    ana.go(f"/request/{scene.profile.pk}/")
+    ana.page.get_by_label("Other", exact=True).check()
+    ana.page.get_by_role("spinbutton", name="Minutes").fill("900")
+    ana.page.get_by_role("button", name="Ask for access").click()
+    _snap(ana, "request-new-errors", size, theme)
+    ana.go(f"/grants/{scene.fresh.pk}/")
+    ana.page.get_by_role("button", name="Replace it").click()
+    ana.page.get_by_role("tab", name="OpenAI SDK").click()
+    ana.page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
+    _snap(ana, "grant-secret", size, theme)
+
+    ben = visit(**look)
+    ben.sign_in(scene.ben, PASSWORD)
+    ben.go("/approvals/")
+    _snap(ben, "approvals", size, theme)
+    ben.go(f"/approvals/?request={scene.queue[2].pk}")
+    _snap(ben, "approvals-long", size, theme)
+    ben.page.get_by_role("button", name="Deny").click()
+    ben.page.get_by_text("Say why").wait_for()
+    _snap(ben, "approvals-error", size, theme)
+    ben.page.evaluate("document.activeElement.blur()")
+    ben.page.keyboard.press("?")
+    _snap(ben, "keyboard", size, theme)
+    ben.go(f"/requests/{scene.queue[0].pk}/")
+    _snap(ben, "request-review", size, theme)
+
+    chidi = visit(**look)
+    chidi.sign_in(scene.chidi, PASSWORD)
+    chidi.go("/record/")
+    _snap(chidi, "record", size, theme)
+    chidi.page.get_by_role("link", name="Event #").first.click()
+    _snap(chidi, "record-event", size, theme)
+    chidi.go("/approvals/")
+    _snap(chidi, "approvals-other", size, theme)
+
+    noor = visit(**look)
+    noor.sign_in(scene.newcomer, PASSWORD)
+    for name, path in {
+        "empty-home": "/",
+        "empty-catalogue": "/catalogue/",
+        "empty-approvals": "/approvals/",
+        "empty-requests": "/requests/",
+    }.items():
+        noor.go(path)
+        _snap(noor, name, size, theme)
+    for shot, file in SHOWN.items():
+        if shot.endswith(f"{size}-{theme}"):
+            shutil.copy(OUT / f"{shot}.png", ROOT / "docs" / "images" / file)

@@ -1,0 +1,176 @@
+"""A believable afternoon in the demo's company: every state that a page can show."""
+
+import datetime as dt
+from dataclasses import dataclass
+
+from django.db import connection
+
+from accessrequests.actions import cancel_request, file_request, review_request
+from accessrequests.models import AccessRequest, Grant, Review
+from accounts.actions import create_user, join_group
+from accounts.models import Group, User
+from broker.demo import data
+from credentials.actions import check_out, end_grant
+from endpoints.actions import create_endpoint, create_profile
+from endpoints.models import AccessProfile
+
+PASSWORD = data.PASSWORD
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Who and what there is to look at."""
+
+    ana: User
+    ben: User
+    chidi: User
+    newcomer: User
+    fresh: Grant
+    low: Grant
+    ended: Grant
+    pending: AccessRequest
+    denied: AccessRequest
+    queue: list[AccessRequest]
+    profile: AccessProfile
+
+
+def _shift(table: str, key: str, pk: object, minutes: float, *columns: str) -> None:
+    """Move times of rows into the past, past the triggers that keep them as they are."""
+    sets = ", ".join(f"{column} = {column} - %s" for column in columns)
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+        cursor.execute(
+            f"UPDATE {table} SET {sets} WHERE {key} = %s",  # noqa: S608
+            [*[dt.timedelta(minutes=minutes)] * len(columns), pk],
+        )
+        cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+
+
+def _back(request: AccessRequest, minutes: float) -> None:
+    """Let a request have been filed a while ago."""
+    _shift("accessrequests_accessrequest", "id", request.pk, minutes, "created_at")
+    _shift("audit_auditevent", "subject_id", request.pk, minutes, "at")
+
+
+def _began(grant: Grant, minutes: float) -> None:
+    """Let a grant have begun a while ago."""
+    _shift("accessrequests_grant", "id", grant.pk, minutes, "starts_at", "ends_at")
+    _shift("audit_auditevent", "subject_id", grant.pk, minutes, "at")
+    _back(grant.request, minutes + 4)
+    _shift("accessrequests_accessrequest", "id", grant.request_id, minutes, "decided_at")
+
+
+def _grant(by: User, reviewer: User, profile: AccessProfile, why: str, **asked: object) -> Grant:
+    request = file_request(by=by, profile_id=profile.pk, justification=why, **asked)  # type: ignore[arg-type]
+    review_request(
+        by=reviewer,
+        request_id=request.pk,
+        verdict=Review.Verdict.APPROVE,
+        reason="Go ahead; tell me what you find.",
+    )
+    grant: Grant = Grant.objects.get(request=request)
+    return grant
+
+
+def build() -> Scene:
+    """Make it all, by the same actions as the people would."""
+    data.create()
+    ana, ben, dana, chidi = (
+        User.objects.get(email=f"{name}@example.com") for name in ("ana", "ben", "dana", "chidi")
+    )
+    groups = {group.slug: group for group in Group.objects.all()}
+
+    def person(email: str, name: str, *slugs: str) -> User:
+        user = create_user(by=None, email=email, full_name=name, password=PASSWORD)
+        for slug in slugs:
+            join_group(by=None, user=user, group=groups[slug])
+        return user
+
+    newcomer = person("noor@example.com", "Noor Haddad")
+    mei = person("mei@example.com", "Mei Tanaka", "engineers", "data-science")
+    long = person(
+        "maximiliane@example.com",
+        "Maximiliane Freifrau von Hohenstein-Wetterau",
+        "engineers",
+        "data-science",
+    )
+    tomas = person("tomas@example.com", "Tomás Ferreira", "engineers")
+    profiles = {f"{p.endpoint.slug}/{p.slug}": p for p in AccessProfile.objects.all()}
+    endpoint = create_endpoint(
+        by=None,
+        slug="claims-triage",
+        name="Claims triage and payout recommendation for the northern region",
+        description="Ranks insurance claims and proposes a payout; its tools can write to the ledger.",
+        environment="production",
+        risk="critical",
+        connected_systems=["Claims ledger", "Customer master data", "Payout queue"],
+        dialects=["openai"],
+        upstream_url="http://127.0.0.1:8090",
+        owner=dana,
+    )
+    triage = create_profile(
+        by=None,
+        endpoint=endpoint,
+        slug="investigate",
+        name="Investigate a recommendation",
+        description="Replay one claim with its tools switched off.",
+        models=["claims-ranker-2026-09-instruct-long-context", "claims-embed"],
+        default_models=["claims-embed"],
+        default_duration=dt.timedelta(minutes=30),
+        max_duration=dt.timedelta(hours=2),
+        requesters=groups["engineers"],
+        reviewers=groups["platform-reviewers"],
+    )
+    support, experiment = profiles["support-assistant/debug"], profiles["research-models/experiment"]
+    embeddings, contract = profiles["research-models/embeddings"], profiles["contract-review/evaluate"]
+
+    ended = _grant(ana, ben, embeddings, "Index the new help articles for search.")
+    check_out(by=ana, grant_id=ended.pk)
+    end_grant(by=ana, grant_id=ended.pk)
+    denied = file_request(
+        by=ana,
+        profile_id=triage.pk,
+        justification="Look at why claim 20931 was ranked first.",
+        models=["claims-ranker-2026-09-instruct-long-context"],
+        duration=dt.timedelta(hours=2),
+    )
+    review_request(
+        by=ben,
+        request_id=denied.pk,
+        verdict=Review.Verdict.DENY,
+        reason="Replay it with the embed model first; 30 minutes should do.",
+    )
+    fresh = _grant(
+        ana,
+        ben,
+        support,
+        "Ticket 4711: the assistant answered in French. Reproduce it with the live prompt.",
+    )
+    check_out(by=ana, grant_id=fresh.pk)
+    check_out(by=ana, grant_id=fresh.pk)
+    _began(fresh, 13)
+    low = _grant(ana, ben, experiment, "Compare the two embedding models on our own queries.")
+    _began(low, 112)
+    pending = file_request(
+        by=ana,
+        profile_id=contract.pk,
+        justification="Evaluate tomorrow’s release against the reference set.",
+    )
+    _back(pending, 6)
+
+    queue = []
+    for asks, profile, why, asked, age in (
+        (mei, support, "Customer says the refund tool was called twice for order 88214. I want to replay the conversation and read the tool calls.", {"duration": dt.timedelta(hours=4), "models": ["demo-large", "demo-slow", "demo-small"]}, 42),
+        (tomas, support, "Latency alarm since 13:50.", {}, 27),
+        (long, triage, "Auditors ask how claim 20931 was ranked. Replay it and keep the output.\n\nTicket: CLAIMS-1187", {"duration": dt.timedelta(hours=2)}, 19),
+        (mei, experiment, "Nightly evaluation failed on one prompt; run it by hand.", {"duration": dt.timedelta(hours=1)}, 11),
+        (tomas, embeddings, "Index the onboarding handbook.", {}, 3),
+    ):  # fmt: skip
+        row = file_request(by=asks, profile_id=profile.pk, justification=why, **asked)  # type: ignore[arg-type]
+        _back(row, age)
+        queue.append(row)
+    mistaken = file_request(
+        by=tomas, profile_id=contract.pk, justification="Wrong endpoint, sorry."
+    )
+    cancel_request(by=tomas, request_id=mistaken.pk)
+    return Scene(ana, ben, chidi, newcomer, fresh, low, ended, pending, denied, queue, support)
