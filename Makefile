@@ -44,6 +44,21 @@ up: $(VENV)/.installed ## Run everything on this host; Ctrl-C stops it (ARGS="--
 demo: $(VENV)/.installed ## Play the story: ask, approve, use, revoke, with measured times
 	@exec $(RUN) manage.py demo $(ARGS)
 
+# docker-compose.yml's. Containers have users of their own, so each may read its files; on the
+# host only root reaches into the folder.
+KEYTURN_SECRETS ?= /etc/keyturn/secrets
+
+.PHONY: secrets
+secrets: ## Generate what docker-compose.yml needs and lacks (KEYTURN_SECRETS=/etc/keyturn/secrets)
+	@mkdir -p -m 0700 "$(KEYTURN_SECRETS)"; cd "$(KEYTURN_SECRETS)"; umask 0333; \
+	for name in secret-key postgres postgres-keyturn valkey vault-web vault-worker vault-gateway; do \
+	  [ -e $$name ] || head -c 32 /dev/urandom | base64 | tr -d '=\n' | tr '+/' '-_' > $$name; \
+	done; \
+	[ -e openbao-seal ] || head -c 32 /dev/urandom > openbao-seal; \
+	[ -e database-url ] || printf 'postgresql://keyturn:%s@postgres/keyturn' "$$(cat postgres-keyturn)" > database-url; \
+	[ -e redis-url ] || printf 'redis://:%s@valkey:6379/0' "$$(cat valkey)" > redis-url; \
+	ls -l
+
 .PHONY: reset
 reset: ## Remove everything that `make up` keeps (.keyturn)
 	@if [ -d .keyturn ]; then \

@@ -322,7 +322,7 @@ class OpenBao(Server):
             (self.data / link).symlink_to(target)
         set_aside(self.data / "audit.log")
         write_private(
-            self.data / "listener.hcl",
+            self.data / "place.hcl",
             (
                 'listener "tcp" {\n'
                 f'  address     = "127.0.0.1:{self.port}"\n'
@@ -330,6 +330,14 @@ class OpenBao(Server):
                 "}\n"
                 f'api_addr     = "{self.url}"\n'
                 f'cluster_addr = "https://127.0.0.1:{self.port + 1}"\n'
+                # To change it, give it another name: OpenBao refuses one edited in place.
+                'audit "file" "to-file" {\n'
+                '  description = "every request and answer"\n'
+                "  options {\n"
+                '    file_path = "audit.log"\n'
+                '    mode      = "0600"\n'
+                "  }\n"
+                "}\n"
             ).encode(),
         )
 
@@ -337,7 +345,7 @@ class OpenBao(Server):
         files = (
             "policies/server.hcl",
             "policies/self-init.hcl",
-            "listener.hcl",
+            "place.hcl",
             *(str(path) for path in self.self_init),
         )
         return (

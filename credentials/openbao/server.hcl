@@ -1,6 +1,7 @@
 # The OpenBao server, the same under `manage.py up`, in the tests and in docker-compose.yml.
-# Paths are relative to the working folder, which holds policies/ (this folder), secrets/ and
-# data/. The listener is a file of its own: it is all that differs from place to place.
+# Paths are relative to the working folder, which holds policies/ (this folder) and secrets/.
+# Where it listens and where it keeps its audit log differs from place to place, and is said in
+# a file of its own: compose.hcl, or one that `manage.py up` writes.
 
 ui = false
 
@@ -18,14 +19,4 @@ storage "raft" {
 seal "static" {
   current_key_id = "keyturn-1"
   current_key    = "file://secrets/openbao-seal"
-}
-
-# Who asked for what, with secrets replaced by HMACs. To change it, give it another name: a
-# device that is edited in place keeps the server from starting.
-audit "file" "to-file" {
-  description = "every request and answer"
-  options {
-    file_path = "audit.log"
-    mode      = "0600"
-  }
 }

@@ -201,40 +201,30 @@ def test_no_process_has_the_login_of_another(up: Up) -> None:
         assert logins[0].endswith(b"/" + role)
 
 
-def test_stops_in_order_and_finds_its_data_again(tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    with running(state, "--free-ports", "--no-beat") as first:
-        first.wait_for("Ctrl-C stops everything.", 90)
-        pids = pids_of(state)
+def test_killed_supervisor_takes_all_along_and_the_next_finds_the_data(up: Up) -> None:
+    """Last of those that share `up`, as it ends it."""
+    secret = (up.state / "secrets" / "secret-key").read_text()
+    pids = pids_of(up.state)
+    up.process.kill()
+    up.ended(5)
+    # At once: it waits for what is still being cleaned up. Nothing but that ends the others.
+    with running(up.state, "--free-ports", "--no-beat") as again:
+        again.wait_for("PostgreSQL ready after", 40)
+        assert [name for name, pid in pids.items() if alive(pid)] == []
+        cleaned_up = time.monotonic()
+        again.wait_for("Ctrl-C stops everything.", 30)
+        assert time.monotonic() - cleaned_up < 10 * _slowness()
+        assert (up.state / "secrets" / "secret-key").read_text() == secret
+
+        pids = pids_of(up.state)
         assert "beat" not in pids
-        first.process.send_signal(signal.SIGTERM)
-        assert first.ended(30) == 0
-    assert first.lines[-1] == "Stopped"
+        again.process.send_signal(signal.SIGTERM)
+        assert again.ended(30) == 0
+    assert again.lines[-1] == "Stopped"
     assert [name for name, pid in pids.items() if alive(pid)] == []
-    assert pids_of(state) == {}
-    assert "database system is shut down" in (state / "logs" / "postgres.log").read_text()
-    secret = (state / "secrets" / "secret-key").read_text()
-
-    with running(state, "--free-ports") as second:
-        second.wait_for("Keyturn is ready.", 30)
-        assert time.monotonic() - second.begun < 10 * _slowness()
-        assert (state / "secrets" / "secret-key").read_text() == secret
-
-
-def test_killed_supervisor_takes_everything_along(tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    with running(state, "--free-ports") as killed:
-        killed.wait_for("Keyturn is ready.", 90)
-        # Nobody stops anything now: what the killed one started has to go by itself.
-        pids = pids_of(state)
-        killed.process.kill()
-        killed.ended(5)
-        gone = wait_until(lambda: not any(map(alive, pids.values())), 20)
-        assert gone, [name for name, pid in pids.items() if alive(pid)]
-
-    # At once: it waits for what is still being cleaned up.
-    with running(state, "--free-ports") as next_one:
-        next_one.wait_for("OpenBao ready after", 60)
+    assert pids_of(up.state) == {}
+    log = (up.state / "logs" / "postgres.log").read_text()
+    assert log.rstrip().endswith("database system is shut down")
 
 
 def _slowness() -> float:
