@@ -22,6 +22,7 @@ from accounts.door import fetch
 from accounts.models import User
 from audit import clock
 from audit.events import Event
+from audit.models import AuditEvent
 from audit.record import record
 from broker.errors import CheckoutInProgress, Conflict, InvalidInput, NotLive, Unavailable
 from credentials import push, vault
@@ -293,22 +294,28 @@ def revoke_due() -> int:
     """Revoke all that is due, until each is proven gone or has its next try set; how many went.
 
     Once Vault can't be reached the rest of the batch isn't tried: a time-out for each would
-    outlast the claim.
+    outlast the claim. Where it only refuses to list what it has, those whose accessors are known
+    go all the same.
     """
     claimed = _claim()
     unknown = {str(row.pk) for row in claimed if not row.accessor}
     found: dict[str, str] = {}
-    down: vault.VaultError | None = None
+    down: vault.VaultDown | None = None
+    not_listed: vault.VaultDenied | None = None
     if unknown:
         try:
             found = vault.find(unknown)
-        except vault.VaultError as error:
+        except vault.VaultDown as error:
             down = error
+        except vault.VaultDenied as error:
+            not_listed = error
     gone = 0
     for credential in claimed:
         try:
             if down is not None:
                 raise down
+            if not_listed is not None and not credential.accessor:
+                raise not_listed
             proof = _take_back(credential, found.get(str(credential.pk), ""))
         except vault.VaultDown as error:
             down = error
@@ -381,7 +388,8 @@ def _try_again(credential: Credential, error: str) -> None:
     )
     if credential.stuck_since(moment):
         logger.error("%s is stuck since %s: %s", credential, credential.revoking_since, error)
-    if not credential.last_error:
+    # `last_error` can't tell: it also holds what merely was not proven yet.
+    if not AuditEvent.objects.about(credential.pk).filter(event=Event.CREDENTIAL_STUCK).exists():
         record(
             Event.CREDENTIAL_STUCK,
             by=None,
