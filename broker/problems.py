@@ -85,7 +85,7 @@ def problem_response(error: Exception, context: dict[str, Any]) -> Response | No
     audit_refusal(problem, request)
     response = Response(
         {
-            "type": f"{settings.KEYTURN_BASE_URL}/problems/{problem.code}",
+            "type": f"{settings.KEYTURN_BASE_URL}/problems/{problem.code}/",
             "title": problem.title,
             "status": problem.status,
             "detail": problem.detail,

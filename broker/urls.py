@@ -5,6 +5,7 @@ from rest_framework.routers import SimpleRouter
 from accessrequests.api import RequestViewSet
 from audit.api import AuditEventViewSet
 from broker.health import healthz
+from broker.problem_pages import problem, problems
 from credentials.api import CredentialViewSet, GrantViewSet
 from endpoints.api import EndpointViewSet, ProfileViewSet
 
@@ -25,6 +26,8 @@ api = [
 urlpatterns = [
     path("healthz/", healthz, name="healthz"),
     path("api/v1/", include(api)),
+    path("problems/", problems, name="problems"),
+    path("problems/<slug:code>/", problem, name="problem"),
     path("", include("broker.urls_portal")),
 ]
 handler400 = "broker.views.bad_request"

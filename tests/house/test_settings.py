@@ -102,9 +102,10 @@ def of_compose() -> dict[str, str]:
 def of_example() -> dict[str, str]:
     """Each variable of .env.example, with its value there."""
     lines = (ROOT / ".env.example").read_text().splitlines()
-    pairs = [match.groups() for line in lines if (match := re.fullmatch(r"#([A-Z_]+)=(.*)", line))]
-    assert len(dict(pairs)) == len(pairs), "a variable has two lines"
-    return dict(pairs)
+    matches = [match for line in lines if (match := re.fullmatch(r"#([A-Z_]+)=(.*)", line))]
+    found = {match[1]: match[2] for match in matches}
+    assert len(found) == len(matches), "a variable has two lines"
+    return found
 
 
 def test_the_settings_were_understood():

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.core.management.base import BaseCommand
-from django.db.models import Model, TextChoices
+from django.db.models import TextChoices
 
 from accessrequests.models import AccessRequest, Grant
 from accessrequests.states import GRANT_MOVES, REQUEST_MOVES, GrantState, Move, RequestState
@@ -31,7 +31,7 @@ class Machine(NamedTuple):
     """One state machine and where it is written down."""
 
     title: str
-    model: type[Model]
+    model: type[AccessRequest | Grant | Credential]
     states: type[TextChoices]
     moves: tuple[Move, ...]
     source: str
@@ -62,7 +62,7 @@ def page() -> str:
 
 
 def _section(machine: Machine) -> Iterator[str]:
-    begins = machine.model._meta.get_field("state").get_default()
+    begins = machine.model().state
     sources = {move.source for move in machine.moves}
     targets = {move.target for move in machine.moves}
     final = [state for state in machine.states.values if state not in sources]
