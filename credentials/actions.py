@@ -55,8 +55,9 @@ class CheckedOut:
 def check_out(*, by: User, grant_id: uuid.UUID | str) -> CheckedOut:
     """Mint a credential under a live grant and hand it over. Checking out again replaces.
 
-    Raises NotFound, Forbidden, NotLive, AuthorityLost, CheckoutInProgress, and Unavailable when
-    Vault can't be reached; whatever was minted in doubt is revoked.
+    Raises NotFound, Forbidden, NotLive, AuthorityLost, CheckoutInProgress, Conflict where it was
+    taken back while being made, and Unavailable when Vault can't be reached; whatever was minted
+    in doubt is revoked.
     """
     credential = _begin(by=by, grant_id=grant_id)
     grant = credential.grant
@@ -78,6 +79,8 @@ def check_out(*, by: User, grant_id: uuid.UUID | str) -> CheckedOut:
         vault.raise_ttl(minted.accessor, lifetime)
     except Exception as error:
         _doubt(credential, minted.accessor if minted else "")
+        if isinstance(error, vault.VaultInvalid) and minted is not None:
+            raise Conflict("This credential was taken back while it was being made.") from error
         if isinstance(error, vault.VaultError):
             logger.warning("check-out of %s failed: %s", credential.name, error)
             raise Unavailable(
@@ -301,13 +304,13 @@ def revoke_due() -> int:
     unknown = {str(row.pk) for row in claimed if not row.accessor}
     found: dict[str, str] = {}
     down: vault.VaultDown | None = None
-    not_listed: vault.VaultDenied | None = None
+    not_listed: vault.VaultError | None = None
     if unknown:
         try:
             found = vault.find(unknown)
         except vault.VaultDown as error:
             down = error
-        except vault.VaultDenied as error:
+        except vault.VaultError as error:
             not_listed = error
     gone = 0
     for credential in claimed:
@@ -320,7 +323,7 @@ def revoke_due() -> int:
         except vault.VaultDown as error:
             down = error
             _try_again(credential, str(error))
-        except vault.VaultDenied as error:
+        except vault.VaultError as error:
             _try_again(credential, str(error))
         except _NotYet as waiting:
             _ask_again(credential, str(waiting))

@@ -48,6 +48,10 @@ class VaultDenied(VaultError):
     """Vault refused this by policy: an operator has to look at it, trying again won't help."""
 
 
+class VaultInvalid(VaultError):
+    """Vault can't do this as things stand: what it is about is gone or has changed."""
+
+
 @dataclass(frozen=True)
 class Minted:
     """`token` is the secret, for one answer to one person; `accessor` may be stored."""
@@ -128,9 +132,9 @@ def _calling(what: str) -> Iterator[hvac.Client]:
             raise VaultDenied(
                 f"{what}: no AppRole {settings.VAULT_ROLE_ID} with this secret id in Vault"
             ) from error
-        raise
-    except hvac.exceptions.InvalidPath:
-        raise
+        raise VaultInvalid(f"{what}: Vault found it invalid") from error
+    except hvac.exceptions.InvalidPath as error:
+        raise VaultInvalid(f"{what}: Vault has nothing there") from error
     except (requests.RequestException, hvac.exceptions.VaultError) as error:
         # The text of such an error can hold a URL or headers; its type says enough.
         raise VaultDown(f"{what}: {type(error).__name__}") from error
@@ -140,7 +144,8 @@ def mint(*, name: str, meta: dict[str, str], lifetime: int) -> Minted:
     """A service token on the role of gateway tokens that opens nothing in Vault.
 
     It lives for UNCONFIRMED_TTL seconds until `raise_ttl` confirms it, and never longer than
-    `lifetime` seconds. Raises VaultDown, after which it may exist all the same, or VaultDenied.
+    `lifetime` seconds. Raises VaultDown, after which it may exist all the same, VaultDenied, or
+    VaultInvalid.
     """
     if lifetime < 1:
         raise ValueError("a lifetime of 0 would mean none at all to Vault")
@@ -157,7 +162,10 @@ def mint(*, name: str, meta: dict[str, str], lifetime: int) -> Minted:
 
 
 def raise_ttl(accessor: str, seconds: int) -> None:
-    """Let a minted token live for `seconds` from now; Vault caps that at its lifetime."""
+    """Let a minted token live for `seconds` from now; Vault caps that at its lifetime.
+
+    Raises VaultInvalid where it was revoked before that.
+    """
     with _calling("raise the TTL") as client:
         client.adapter.post(
             "/v1/auth/token/renew-accessor",
@@ -253,7 +261,7 @@ def upstream_version(endpoint: str) -> int:
 def store_upstream_key(endpoint: str, key: str) -> int:
     """Write an endpoint's upstream key; its new version.
 
-    Check-and-set: of two writers at once one raises hvac's InvalidRequest, none is lost.
+    Check-and-set: of two writers at once one raises VaultInvalid, none is lost.
     """
     version = upstream_version(endpoint)
     with _calling("store an upstream key") as client:

@@ -1,0 +1,214 @@
+"""Each race is run by real threads on connections of their own, past one barrier."""
+
+from collections import Counter
+from functools import partial
+from typing import Any
+
+import pytest
+from django.db import IntegrityError
+
+from accessrequests.actions import cancel_request, expire_requests, review_request
+from accessrequests.models import AccessRequest, Grant, Review
+from accessrequests.states import RequestState
+from accounts.models import User
+from audit import clock
+from audit.events import Event
+from audit.models import AuditEvent
+from broker.errors import AlreadyDecided, CheckoutInProgress, Conflict, KeyturnError, NotLive
+from credentials import actions, vault
+from credentials.actions import CheckedOut, check_out, end_grant
+from credentials.live import live
+from credentials.models import Credential
+from credentials.states import CredentialState
+from tests.invariants.races import at_once
+from tests.invariants.target import assert_proven_gone, token_of, tokens_of, wait_out
+from tests.servers import Servers
+from tests.world import World, move
+
+pytestmark = pytest.mark.usefixtures("committed")
+
+APPROVE, DENY = Review.Verdict.APPROVE, Review.Verdict.DENY
+
+
+def review(by: User, request: AccessRequest, verdict: Review.Verdict = APPROVE) -> Any:
+    return partial(review_request, by=by, request_id=request.pk, verdict=verdict, reason="Because.")
+
+
+def events_of(row: AccessRequest | Grant) -> Counter[str]:
+    return Counter(AuditEvent.objects.about(row.pk).values_list("event", flat=True))
+
+
+def assert_one_decision(request: AccessRequest, outcomes: list[Any]) -> AccessRequest:
+    """One call decided, and each of the others was told who and when."""
+    request.refresh_from_db()
+    won = [each for each in outcomes if not isinstance(each, Exception)]
+    lost = [each for each in outcomes if isinstance(each, Exception)]
+    assert len(won) == 1, Counter(repr(each) for each in outcomes)
+    assert request.decided_at is not None
+    for error in lost:
+        assert isinstance(error, AlreadyDecided), repr(error)
+        assert error.extra["state"] == request.state
+        assert error.extra["decided_by"] == request.decided_by
+        assert error.extra["decided_at"] == request.decided_at.isoformat()
+        assert request.decided_by in error.detail
+        assert f"{request.decided_at:%H:%M:%S}" in error.detail
+    return request
+
+
+@pytest.mark.parametrize("reviewers", [1, 10], ids=["one reviewer", "ten reviewers"])
+def test_200_approvals_at_once_make_one_grant(reviewers: int, world: World) -> None:
+    request = world.request()
+    people = [world.person(request.profile.reviewers) for _ in range(reviewers)]
+    outcomes = at_once([review(people[n % reviewers], request) for n in range(200)])
+    assert_one_decision(request, outcomes)
+    assert Grant.objects.filter(request=request).count() == 1
+    assert Review.objects.filter(request=request).count() == 1
+    events = events_of(request)
+    assert (events[Event.REQUEST_APPROVED], events[Event.GRANT_STARTED]) == (1, 1)
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_approving_and_denying_at_once(attempt: int, world: World) -> None:
+    request = world.request()
+    one, two = (world.person(request.profile.reviewers) for _ in range(2))
+    outcomes = at_once([review(one, request), review(two, request, DENY)])
+    assert_one_decision(request, outcomes)
+    approved = request.state == RequestState.APPROVED
+    assert Grant.objects.filter(request=request).count() == approved
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_approving_and_cancelling_at_once(attempt: int, world: World) -> None:
+    request = world.request()
+    reviewer = world.person(request.profile.reviewers)
+    cancel = partial(cancel_request, by=request.requester, request_id=request.pk)
+    outcomes = at_once([review(reviewer, request), cancel, review(reviewer, request), cancel])
+    assert_one_decision(request, outcomes)
+    approved = request.state == RequestState.APPROVED
+    assert Grant.objects.filter(request=request).count() == approved
+
+
+def test_approving_what_expires_at_that_moment(world: World) -> None:
+    import datetime as dt
+
+    request = world.request()
+    reviewer = world.person(request.profile.reviewers)
+    move(request, pending_until=clock.now() + dt.timedelta(seconds=0.05) - request.pending_until)
+    at_once([review(reviewer, request)] * 4 + [expire_requests] * 4)
+    expire_requests()
+    request.refresh_from_db()
+    assert Grant.objects.filter(request=request).count() == (request.state == "approved")
+    events = events_of(request)
+    assert events[Event.REQUEST_APPROVED] + events[Event.REQUEST_EXPIRED] == 1
+
+
+def test_100_check_outs_at_once_leave_one_live_credential(
+    world: World, servers: Servers, sweep: Any
+) -> None:
+    grant = world.grant()
+    outcomes = at_once([partial(check_out, by=grant.holder, grant_id=grant.pk)] * 100)
+    won = [each for each in outcomes if isinstance(each, CheckedOut)]
+    lost = [each for each in outcomes if not isinstance(each, CheckedOut)]
+    assert won
+    assert {type(each) for each in lost} <= {CheckoutInProgress, Conflict}, lost
+    open_rows = Credential.objects.filter(
+        grant=grant, state__in=[CredentialState.ISSUING, CredentialState.ACTIVE]
+    )
+    assert open_rows.count() == 1
+    for each in Credential.objects.filter(grant=grant, state=CredentialState.REVOKING):
+        wait_out(each, 80)
+    sweep()
+    held = tokens_of(servers, grant)
+    assert [each["meta"]["credential"] for each in held] == [str(open_rows.get().pk)]
+    still_good = [each for each in won if token_of(servers, each.secret)]
+    assert [each.credential.pk for each in still_good] == [open_rows.get().pk]
+    assert list(live([each.credential.pk for each in won])) == [open_rows.get().pk]
+
+
+def test_checking_out_again_replaces(world: World, servers: Servers, sweep: Any) -> None:
+    grant = world.grant()
+    first = check_out(by=grant.holder, grant_id=grant.pk)
+    second = check_out(by=grant.holder, grant_id=grant.pk)
+    assert list(live([first.credential.pk, second.credential.pk])) == [second.credential.pk]
+    sweep()
+    assert_proven_gone(first.credential)
+    assert token_of(servers, first.secret) is None
+    assert token_of(servers, second.secret) is not None
+
+
+@pytest.mark.parametrize("attempt", range(8))
+def test_ending_and_checking_out_at_once_leaves_nothing_live(
+    attempt: int, world: World, servers: Servers, sweep: Any
+) -> None:
+    grant = world.grant()
+    end = partial(end_grant, grant_id=grant.pk, by=grant.holder)
+    outcomes = at_once([partial(check_out, by=grant.holder, grant_id=grant.pk)] * 3 + [end])
+    assert not isinstance(outcomes[-1], Exception)
+    for each in outcomes[:3]:
+        assert isinstance(each, CheckedOut | NotLive | Conflict), repr(each)
+    for credential in Credential.objects.filter(grant=grant):
+        assert credential.state not in {CredentialState.ISSUING, CredentialState.ACTIVE}
+        wait_out(credential, 80)
+    sweep()
+    assert tokens_of(servers, grant) == []
+    for credential in Credential.objects.filter(grant=grant):
+        assert_proven_gone(credential)
+    assert events_of(grant)[Event.GRANT_ENDED] == 1
+
+
+def test_a_credential_that_was_taken_back_before_its_ttl_was_raised(
+    world: World, servers: Servers, role: Any
+) -> None:
+    """The grant ends and a worker revokes between the confirmation and the last call of a mint.
+
+    A domain error must come of it, not a fault of the server's.
+    """
+    grant = world.grant()
+    out = check_out(by=grant.holder, grant_id=grant.pk)
+    with role("worker"):
+        vault.revoke(out.credential.accessor)
+    with pytest.raises(vault.VaultError) as caught:
+        vault.raise_ttl(out.credential.accessor, 60)
+    assert not caught.value.unknown
+
+
+def test_ending_200_times_at_once_ends_once(world: World) -> None:
+    grant = world.grant()
+    check_out(by=grant.holder, grant_id=grant.pk)
+    reviewer = world.person(grant.request.profile.reviewers)
+    people = [grant.holder, reviewer]
+    outcomes = at_once(
+        [partial(end_grant, grant_id=grant.pk, by=people[n % 2]) for n in range(200)]
+    )
+    assert not [each for each in outcomes if isinstance(each, Exception)], outcomes
+    events = events_of(grant)
+    assert (events[Event.GRANT_ENDED], events[Event.CREDENTIAL_REVOKING]) == (1, 1)
+    assert len({(each.ended_at, each.ended_by, each.end_reason) for each in outcomes}) == 1
+
+
+def test_reviews_on_two_requests_do_not_wait_for_each_other(world: World) -> None:
+    profile = world.profile()
+    requests = [world.request(profile=profile) for _ in range(10)]
+    reviewer = world.person(profile.reviewers)
+    outcomes = at_once([review(reviewer, request) for request in requests])
+    assert not [each for each in outcomes if isinstance(each, KeyturnError)], outcomes
+    assert Grant.objects.filter(request__in=requests).count() == 10
+
+
+def test_postgresql_refuses_a_second_grant_of_a_request(world: World) -> None:
+    grant = world.grant()
+    with pytest.raises(IntegrityError, match="request_id"):
+        Grant.objects.create(
+            request=grant.request,
+            holder=grant.holder,
+            scope=grant.scope,
+            starts_at=grant.starts_at,
+            ends_at=grant.ends_at,
+        )
+
+
+def test_postgresql_refuses_a_second_open_credential_of_a_grant(world: World) -> None:
+    grant = world.grant()
+    actions._begin(by=grant.holder, grant_id=grant.pk)
+    with pytest.raises(IntegrityError, match="credential_one_live_per_grant"):
+        Credential.objects.create(grant=grant, kind="gateway_token")
