@@ -151,8 +151,6 @@ class Postgres(Server):
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
         prefix = self._as_user()
-        password = self.state.secret("postgres-superuser")
-        pipe_in = password.read_text() + "\n"
         if prefix and prefix[0] == "setpriv":
             uid, gid = (int(part.partition("=")[2]) for part in prefix[1:3])
             os.chown(new, uid, gid)
@@ -162,8 +160,7 @@ class Postgres(Server):
                 str(self.binaries() / "initdb"),
                 f"--pgdata={new}",
                 "--username=postgres",
-                "--pwfile=/dev/stdin",
-                "--auth=scram-sha-256",
+                "--auth=reject",
                 "--encoding=UTF8",
                 "--locale=C",
                 "--locale-provider=builtin",
@@ -171,11 +168,13 @@ class Postgres(Server):
                 "--no-instructions",
                 *(("--no-sync",) if self.testing else ()),
             ),
-            pipe_in,
+            "",
         )
+        (new / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n")
+        superuser = self.state.secret_value("postgres-superuser")
         owner = self.state.secret_value("postgres-keyturn")
         rights = "CREATEDB" if self.testing else "NOCREATEDB"
-        # One command a line, which is how single-user mode reads. The password is URL-safe.
+        # One command a line, which is how single-user mode reads. Passwords are URL-safe.
         self._run(
             (
                 *prefix,
@@ -187,6 +186,7 @@ class Postgres(Server):
                 "log_statement=none",
                 "postgres",
             ),
+            f"ALTER ROLE postgres PASSWORD '{superuser}'\n"
             f"CREATE ROLE keyturn LOGIN {rights} PASSWORD '{owner}'\n"
             "CREATE DATABASE keyturn OWNER keyturn\n"
             "REVOKE CONNECT, TEMPORARY ON DATABASE keyturn FROM PUBLIC\n",
