@@ -81,7 +81,8 @@ class Group(models.Model):
 
     def has(self, user: User) -> bool:
         """Whether this person is an active member at this moment."""
-        return user.is_active and self.memberships.filter(user=user).exists()
+        # Both by the rows: what this process loaded of the person may be a moment old.
+        return self.memberships.filter(user=user, user__is_active=True).exists()
 
 
 class Membership(models.Model):

@@ -10,7 +10,14 @@ from accounts.models import User
 from audit.context import Origin, origin, working_for
 from audit.events import Event
 from audit.record import record
-from broker.errors import Forbidden, KeyturnError, NotFound, TooManyTries, Unavailable
+from broker.errors import (
+    AuthorityLost,
+    Forbidden,
+    KeyturnError,
+    NotFound,
+    TooManyTries,
+    Unavailable,
+)
 
 logger = logging.getLogger(__name__)
 Handler = Callable[[HttpRequest], HttpResponse]
@@ -36,7 +43,7 @@ def audit_context(get_response: Handler) -> Handler:
 def audit_refusal(error: KeyturnError, request: HttpRequest) -> None:
     """Put a refused try on the record, outside of the transaction that it rolled back."""
     user = request.user
-    if isinstance(error, Forbidden | NotFound) and isinstance(user, User):
+    if isinstance(error, Forbidden | NotFound | AuthorityLost) and isinstance(user, User):
         with transaction.atomic():
             record(
                 Event.ACCESS_REFUSED,
