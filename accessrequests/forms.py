@@ -86,7 +86,13 @@ class RequestForm(forms.Form):
 class ReviewForm(forms.Form):
     """A verdict and its reason."""
 
-    verdict = forms.ChoiceField(choices=[("approve", "Approve"), ("deny", "Deny")])
+    verdict = forms.ChoiceField(
+        choices=[("approve", "Approve"), ("deny", "Deny")],
+        error_messages={
+            "required": "Choose to approve or to deny.",
+            "invalid_choice": "Choose to approve or to deny.",
+        },
+    )
     reason = forms.CharField(
         label="Reason",
         required=False,

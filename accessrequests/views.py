@@ -73,7 +73,7 @@ def _preview(user: User, profile: AccessProfile, form: RequestForm) -> dict[str,
         for name, found in form.errors.items()
         if name != "justification"
     }
-    if not errors:
+    if "duration" not in errors and "minutes" not in errors and "models" not in errors:
         try:
             asked = actions.preview_request(
                 by=user, profile_id=profile.pk, duration=length, models=models
@@ -85,7 +85,7 @@ def _preview(user: User, profile: AccessProfile, form: RequestForm) -> dict[str,
                 "asked": asked,
                 "difference": differences(profile, asked.duration, asked.scope.models),
             }
-    return {"problems": list(errors.values())}
+    return {"problems": list(errors.values()), "errors": errors}
 
 
 @never_cache
@@ -113,10 +113,14 @@ def request_new(request: HttpRequest, profile_id: uuid.UUID) -> HttpResponseBase
             else:
                 messages.success(request, "Asked. You don’t need to keep this page open.")
                 return redirect("request", pk=filed.pk)
-        for name, message in errors.items():
-            form.add_error(name if name in form.fields else None, message)
         status = 400
         preview = _preview(user, profile, form)
+        # All that is wrong at once, not one thing after the other.
+        for name, message in (preview.pop("errors", {}) | errors).items():
+            if name not in form.fields:
+                form.add_error(None, message)
+            elif not form.has_error(name):
+                form.add_error(name, message)
     else:
         initial = _initial(request, user, profile)
         form = RequestForm(initial=initial, profile=profile)

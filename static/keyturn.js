@@ -358,7 +358,7 @@
     });
     const off = document.getElementById("keys-off");
     if (off) off.checked = !keysOff();
-    const first = document.querySelector("[data-first-error]");
+    const first = document.querySelector("[data-focus]");
     if (first) first.focus();
   }
 
@@ -374,7 +374,13 @@
       // Without storage the keys stay as they are.
     }
   });
-  document.addEventListener("htmx:afterSettle", (event) => ready(event.target));
+  document.addEventListener("htmx:afterSettle", (event) => {
+    ready(event.target);
+    // On a narrow screen the detail is below the queue, out of sight.
+    if (event.target.id === "detail" && window.innerWidth < 992) {
+      event.target.scrollIntoView({ behavior: reducedMotion.matches ? "auto" : "smooth" });
+    }
+  });
   document.addEventListener("htmx:afterRequest", () => freeForms(document));
   document.addEventListener("htmx:sendError", () =>
     trouble("Keyturn can’t be reached just now. Check the connection, then reload to see where things stand."),

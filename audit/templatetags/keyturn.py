@@ -85,7 +85,10 @@ def clock(moment: dt.datetime) -> SafeString:
     """The time of day in the reader's zone, with the day unless it is today: `15:30`."""
     local, today = timezone.localtime(moment), timezone.localdate()
     text = f"{local:%H:%M}"
-    if local.date() != today:
+    days = (local.date() - today).days
+    if days == 1:
+        text = f"tomorrow {text}"
+    elif days:
         text = f"{local.day} {local:%b}, {text}"
     return format_html(
         '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact(moment), text

@@ -1,23 +1,19 @@
 """Debian's Chromium, a portal to point it at, and people to sign in as."""
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from django.test import override_settings
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
-from pytest_django.live_server_helper import LiveServer
 
 from accounts.models import User
-from tests.world import PASSWORD, UPSTREAM_KEY
-
-# Playwright's synchronous interface runs an event loop in this thread, in which Django would
-# refuse to query. Nothing here is concurrent.
-os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+from tests.conftest import running_web
+from tests.servers import Servers
+from tests.world import PASSWORD
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 INSTALL = "apt-get install --no-install-recommends chromium"
@@ -40,31 +36,30 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = os.path.dirname(__file__)  # noqa: PTH120
+    here = Path(__file__).parent
     for item in items:
-        if str(item.path).startswith(here):
+        if here in item.path.parents:
             item.add_marker(pytest.mark.browser)
             if CHROMIUM is None:
                 item.add_marker(pytest.mark.skip(reason=f"no Chromium; {INSTALL}"))
 
 
-@pytest.fixture(scope="session")
+# Playwright's synchronous interface keeps an event loop in this thread, in which Django would
+# refuse to query, although nothing here is concurrent. Both end with this folder's tests.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         running = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield running
         running.close()
 
 
-@pytest.fixture(scope="session")
-def portal(django_db_setup: None, django_db_blocker: Any) -> Iterator[str]:
-    """The portal's origin. Its rows are committed: the record refuses the flush of `live_server`."""
-    with django_db_blocker.unblock(), override_settings(
-        KEYTURN_DEMO=True, KEYTURN_DEMO_UPSTREAM_KEY=UPSTREAM_KEY
-    ):
-        server = LiveServer("localhost")
-        yield server.url
-        server.stop()
+@pytest.fixture(scope="package")
+def site(servers: Servers, django_db_setup: None) -> Iterator[str]:
+    """The origin of a portal process, with the demo's sign-ins on its first page."""
+    with running_web(servers, KEYTURN_DEMO="true") as running:
+        yield running.url
 
 
 class Visitor:
@@ -122,7 +117,7 @@ class Visitor:
 
 
 @pytest.fixture
-def visit(browser: Browser, portal: str) -> Iterator[Callable[..., Visitor]]:
+def visit(browser: Browser, site: str, committed: None) -> Iterator[Callable[..., Visitor]]:
     """`visit()` opens a browser of its own; `dark=True`, `phone=True`."""
     opened: list[Visitor] = []
 
@@ -133,7 +128,7 @@ def visit(browser: Browser, portal: str) -> Iterator[Callable[..., Visitor]]:
             reduced_motion="reduce",
             **options,
         )
-        visitor = Visitor(context, portal)
+        visitor = Visitor(context, site)
         opened.append(visitor)
         return visitor
 

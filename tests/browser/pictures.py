@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.test import override_settings
 
 from tests.browser.conftest import DESK, PHONE, Visitor
 from tests.browser.scene import PASSWORD, Scene, build
+from tests.world import UPSTREAM_KEY
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "build" / "pictures"
@@ -23,9 +25,10 @@ SHOWN = {
 }
 
 
-@pytest.fixture(scope="session")
-def scene(portal: str, upstream: Any) -> Scene:
-    return build()
+@pytest.fixture(scope="package")
+def scene(browser: Any, site: str, django_db_blocker: Any) -> Scene:
+    with django_db_blocker.unblock(), override_settings(KEYTURN_DEMO_UPSTREAM_KEY=UPSTREAM_KEY):
+        return build()
 
 
 def _snap(visitor: Visitor, name: str, size: str, theme: str) -> None:

@@ -1,0 +1,219 @@
+"""The main stories, in a browser, as their people walk through them."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from accessrequests.models import AccessRequest, Grant
+from tests.browser.conftest import Visitor
+from tests.world import PASSWORD, World
+
+Visit = Callable[..., Visitor]
+
+
+@pytest.fixture
+def people(world: World, committed: None) -> dict[str, Any]:
+    endpoint = world.endpoint(name="Support assistant", risk="critical")
+    profile = world.profile(endpoint=endpoint, default_models=["demo-small"])
+    return {
+        "profile": profile,
+        "ana": world.person(profile.requesters, password=PASSWORD, full_name="Ana Castillo"),
+        "ben": world.person(profile.reviewers, password=PASSWORD, full_name="Ben Okafor"),
+    }
+
+
+def test_the_whole_story(visit: Visit, people: dict[str, Any], sweep: Any) -> None:
+    ana, ben = visit(), visit()
+    page = ana.sign_in(people["ana"])
+
+    page.get_by_role("link", name="Catalogue").click()
+    page.get_by_role("searchbox").fill("support")
+    page.wait_for_url("**/catalogue/?q=support*")
+    page.get_by_role("link", name=re.compile("^Ask for Support assistant")).click()
+    preview = page.locator("#preview")
+    expect(preview).to_contain_text("Ben Okafor decides")
+    page.get_by_role("radio", name="2 hours").check()
+    expect(preview).to_contain_text("2 hours from the approval on")
+    expect(preview).to_contain_text("1 hour longer than the default")
+    page.get_by_label("What you need it for").fill("Ticket 4711.")
+    page.get_by_role("button", name="Ask for access").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("You ask for 2 hours")
+    expect(page.get_by_role("main")).to_contain_text("for Ben Okafor")
+
+    desk = ben.sign_in(people["ben"])
+    desk.get_by_role("link", name=re.compile("Approvals")).click()
+    expect(desk.get_by_role("heading", level=2).first).to_contain_text("Ana Castillo asks")
+    desk.get_by_role("button", name=re.compile("^Approve")).click()
+    expect(desk.get_by_role("status").first).to_contain_text("Approved. Ana Castillo has access")
+    expect(desk.get_by_role("main")).to_contain_text("Nothing waits for you")
+
+    ana.go("/")
+    page.get_by_role("button", name=re.compile("^Get credential")).click()
+    secret = page.locator("#secret-value").inner_text()
+    assert len(secret) > 20
+    assert secret not in page.url
+    page.get_by_role("button", name="Copy the credential").click()
+    page.get_by_role("tab", name="OpenAI SDK").click()
+    expect(page.get_by_role("tabpanel")).to_contain_text("from openai import OpenAI")
+    page.get_by_role("button", name="Give back").click()
+    expect(page.get_by_role("main")).to_contain_text("You gave it back early")
+    sweep()
+    expect(page.get_by_text(re.compile("proven gone")).first).to_be_visible(timeout=8000)
+    assert secret not in page.content()
+
+
+def test_a_countdown_moves_and_ends_by_itself(
+    visit: Visit, people: dict[str, Any], world: World
+) -> None:
+    import datetime as dt
+
+    grant = world.grant(
+        profile=people["profile"],
+        requester=people["ana"],
+        reviewer=people["ben"],
+        duration=dt.timedelta(minutes=1),
+    )
+    ana = visit()
+    page = ana.sign_in(people["ana"])
+    digits = page.locator(".pass [data-figure]")
+    before = digits.inner_text()
+    expect(digits).not_to_have_text(before)
+    # A clock that is an hour wrong on this side changes nothing.
+    page.clock.install(time=dt.datetime.now(dt.UTC) + dt.timedelta(hours=1))
+    ana.go(f"/grants/{grant.pk}/")
+    expect(page.locator("[data-figure]").first).to_contain_text("0:")
+    page.clock.fast_forward(61_000)
+    expect(page.locator(".time-left").first).to_have_class(re.compile("is-over"))
+    expect(page.locator("#live")).to_contain_text("has ended")
+
+
+def test_the_queue_by_keyboard_alone(visit: Visit, people: dict[str, Any], world: World) -> None:
+    first, second = (
+        world.request(profile=people["profile"], reviewer=people["ben"]) for _ in range(2)
+    )
+    ben = visit()
+    ben.go("/sign-in/")
+    page, keys = ben.page, ben.page.keyboard
+    for _ in range(30):
+        keys.press("Tab")
+        if page.evaluate("document.activeElement.name") == "username":
+            break
+    keys.type(people["ben"].email)
+    keys.press("Tab")
+    keys.type(PASSWORD)
+    keys.press("Enter")
+    page.wait_for_url(lambda url: "sign-in" not in url)
+    keys.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    for _ in range(10):
+        keys.press("Tab")
+        if page.evaluate("document.activeElement.pathname") == "/approvals/":
+            break
+    keys.press("Enter")
+    page.wait_for_url("**/approvals/")
+
+    keys.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    keys.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+    keys.press("j")
+    expect(page.locator("#detail")).to_contain_text(str(second.requester))
+    expect(page.locator(f"#q-{second.pk}")).to_be_focused()
+    keys.press("k")
+    expect(page.locator("#detail")).to_contain_text(str(first.requester))
+    keys.press("a")
+    expect(page.get_by_role("button", name=re.compile("^Approve"))).to_be_focused()
+    assert not Grant.objects.filter(request=first).exists()
+    keys.press("Enter")
+    expect(page.get_by_role("status").first).to_contain_text("Approved.")
+    expect(page.locator(f"#q-{second.pk}")).to_be_focused()
+    assert Grant.objects.filter(request=first).exists()
+
+    keys.press("d")
+    expect(page.get_by_label("Reason")).to_be_focused()
+    keys.type("Use staging.")
+    keys.press("Tab")
+    keys.press("Tab")
+    expect(page.get_by_role("button", name="Deny")).to_be_focused()
+    keys.press("Enter")
+    expect(page.get_by_role("main")).to_contain_text("Nothing waits for you")
+    assert AccessRequest.objects.get(pk=second.pk).state == "denied"
+
+
+def test_a_decision_that_lost_the_race(visit: Visit, people: dict[str, Any], world: World) -> None:
+    from accessrequests.actions import review_request
+    from accessrequests.models import Review
+
+    row = world.request(profile=people["profile"], reviewer=people["ben"])
+    dana = world.person(people["profile"].reviewers, full_name="Dana Levi")
+    ben = visit()
+    page = ben.sign_in(people["ben"])
+    ben.go("/approvals/")
+    review_request(by=dana, request_id=row.pk, verdict=Review.Verdict.APPROVE)
+    page.get_by_role("button", name=re.compile("^Approve")).click()
+    expect(page.get_by_role("status").first).to_contain_text("Already approved by Dana Levi")
+    expect(page.get_by_role("main")).to_contain_text("Nothing waits for you")
+
+
+def test_two_clicks_make_one_request(visit: Visit, people: dict[str, Any]) -> None:
+    ana = visit()
+    page = ana.sign_in(people["ana"])
+    ana.go(f"/request/{people['profile'].pk}/")
+    page.get_by_label("What you need it for").fill("Ticket 4711.")
+    page.get_by_role("button", name="Ask for access").dblclick()
+    page.wait_for_url("**/requests/**")
+    assert AccessRequest.objects.filter(requester=people["ana"]).count() == 1
+
+
+def test_the_theme_is_kept_and_there_before_the_first_paint(
+    visit: Visit, people: dict[str, Any]
+) -> None:
+    ana = visit()
+    page = ana.sign_in(people["ana"])
+    root = page.locator("html")
+    expect(root).to_have_attribute("data-bs-theme", "light")
+    page.locator("details.menu summary").click()
+    page.get_by_role("button", name="Dark").click()
+    expect(root).to_have_attribute("data-bs-theme", "dark")
+    page.goto(page.url, wait_until="commit")
+    expect(root).to_have_attribute("data-bs-theme", "dark")
+    expect(page.get_by_role("button", name="Dark")).to_have_attribute("aria-pressed", "true")
+
+
+def test_demo_sign_ins_are_filled_in(visit: Visit) -> None:
+    guest = visit()
+    page = guest.go("/sign-in/")
+    page.get_by_role("button", name=re.compile("ben@example.com")).click()
+    expect(page.get_by_label("Email")).to_have_value("ben@example.com")
+    expect(page.get_by_role("button", name="Sign in", exact=True)).to_be_focused()
+
+
+def test_single_keys_can_be_turned_off(visit: Visit, people: dict[str, Any]) -> None:
+    ben = visit()
+    page = ben.sign_in(people["ben"])
+    page.keyboard.press("?")
+    page.get_by_label("Single-key shortcuts are on").uncheck()
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+def test_it_works_without_script(visit: Visit, people: dict[str, Any]) -> None:
+    ana = visit(java_script_enabled=False)
+    page = ana.sign_in(people["ana"])
+    ana.go(f"/request/{people['profile'].pk}/")
+    page.get_by_label("What you need it for").fill("Ticket 4711.")
+    page.get_by_role("button", name="Ask for access").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("You ask for 1 hour")
+    ben = visit(java_script_enabled=False)
+    desk = ben.sign_in(people["ben"])
+    ben.go("/approvals/")
+    desk.get_by_role("button", name=re.compile("^Approve")).click()
+    ana.go("/")
+    page.get_by_role("button", name=re.compile("^Get credential")).click()
+    expect(page.locator("#secret-value")).to_be_visible()
+    expect(page.get_by_text("curl", exact=False).last).to_be_visible()

@@ -1,0 +1,98 @@
+"""Every page by axe against WCAG 2.2 AA, light and dark, at 1440 and 390 pixels, and its width."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import Visitor
+from tests.world import PASSWORD, World
+
+
+@pytest.fixture
+def pages(world: World, committed: None) -> tuple[Any, Any, dict[str, str]]:
+    name = "Claims triage and payout recommendation for the northern region"
+    endpoint = world.endpoint(
+        name=name, risk="critical", connected_systems=["Claims ledger", "Payout queue"]
+    )
+    profile = world.profile(
+        endpoint=endpoint,
+        models=["claims-ranker-2026-09-instruct-long-context", "claims-embed"],
+        description="Replay one claim with its tools switched off.",
+    )
+    other = world.profile(requesters=profile.requesters, reviewers=profile.reviewers)
+    ana = world.person(
+        profile.requesters,
+        other.reviewers,
+        password=PASSWORD,
+        full_name="Maximiliane Freifrau von Hohenstein-Wetterau",
+        is_auditor=True,
+    )
+    ben = world.person(profile.reviewers, full_name="Ben Okafor")
+    grant = world.grant(profile=profile, requester=ana, reviewer=ben)
+    ended = world.grant(profile=other, requester=ana, reviewer=ben, ended=True)
+    pending = world.request(profile=profile, requester=ana, reviewer=ben)
+    waiting = world.request(profile=other, reviewer=ben)
+    paths = {
+        "home": "/",
+        "requests": "/requests/",
+        "catalogue": "/catalogue/",
+        "nothing found": "/catalogue/?q=zzzz",
+        "endpoint": f"/endpoints/{endpoint.slug}/",
+        "asking": f"/request/{profile.pk}/",
+        "request": f"/requests/{pending.pk}/",
+        "deciding": f"/requests/{waiting.pk}/",
+        "approvals": "/approvals/",
+        "grant": f"/grants/{grant.pk}/",
+        "ended": f"/grants/{ended.pk}/",
+        "record": "/record/",
+        "event": "/record/1/",
+        "problem": "/grants/00000000-0000-0000-0000-000000000000/",
+        "404": "/no/such/page",
+    }
+    return ana, world.person(password=PASSWORD), paths
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("phone", [False, True], ids=["1440", "390"])
+def test_every_page(visit: Callable[..., Visitor], pages: Any, phone: bool, dark: bool) -> None:
+    ana, newcomer, paths = pages
+    found: list[str] = []
+
+    def look(visitor: Visitor, name: str) -> None:
+        found.extend(f"{name}: {line}" for line in visitor.axe())
+        if over := visitor.overflow():
+            found.append(f"{name}: {over} px too wide")
+
+    guest = visit(phone=phone, dark=dark)
+    guest.go("/sign-in/")
+    look(guest, "sign-in")
+    guest.page.get_by_role("button", name="Sign in", exact=True).click()
+    look(guest, "sign-in with errors")
+
+    visitor = visit(phone=phone, dark=dark)
+    visitor.sign_in(ana)
+    for name, path in paths.items():
+        visitor.go(path)
+        look(visitor, name)
+    visitor.go(paths["asking"])
+    visitor.page.get_by_role("button", name="Ask for access").click()
+    look(visitor, "asking with errors")
+    visitor.go(paths["approvals"])
+    visitor.page.get_by_role("button", name="Deny").click()
+    visitor.page.get_by_text("Say why").wait_for()
+    look(visitor, "denying with errors")
+    visitor.page.locator("details.menu summary").click()
+    look(visitor, "menu")
+    visitor.page.get_by_role("button", name="Keyboard").last.click()
+    look(visitor, "keyboard")
+    visitor.go(paths["grant"])
+    visitor.page.get_by_role("button", name="Get credential").click()
+    look(visitor, "secret")
+
+    empty = visit(phone=phone, dark=dark)
+    empty.sign_in(newcomer)
+    for name in ("home", "catalogue", "approvals", "requests"):
+        empty.go(paths[name])
+        look(empty, f"empty {name}")
+    assert not found, "\n".join(found)
