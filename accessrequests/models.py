@@ -15,6 +15,7 @@ from accessrequests.states import (
 from accounts.models import Membership, User
 from audit.clock import ClockTimestamp
 from audit.ids import new_id
+from audit.keeping import refuse_truncate
 from endpoints.models import LONGEST, SHORTEST, AccessProfile
 from endpoints.scope import Scope
 
@@ -108,7 +109,9 @@ class AccessRequest(models.Model):
                 declare=[("ceiling", "endpoints_accessprofile%ROWTYPE")],
                 func="""
                     SELECT * INTO ceiling FROM endpoints_accessprofile WHERE id = NEW.profile_id;
-                    IF NEW.duration > ceiling.max_duration OR NOT NEW.scope <@ ceiling.scope THEN
+                    IF NEW.duration > ceiling.max_duration OR NOT NEW.scope <@ ceiling.scope
+                        OR NEW.scope #> '{models,0}' IS NULL
+                    THEN
                         RAISE EXCEPTION 'request % is beyond its profile', NEW.id
                             USING ERRCODE = 'check_violation';
                     END IF;
@@ -120,6 +123,7 @@ class AccessRequest(models.Model):
                 """,
             ),
             pgtrigger.Protect(name="request_kept", operation=pgtrigger.Delete),
+            refuse_truncate("request_not_truncated"),
         ]
 
     def __str__(self) -> str:
@@ -174,6 +178,7 @@ class Review(models.Model):
                 """,
             ),
             pgtrigger.Protect(name="review_kept", operation=pgtrigger.Update | pgtrigger.Delete),
+            refuse_truncate("review_not_truncated"),
         ]
 
     def __str__(self) -> str:
@@ -245,6 +250,7 @@ class Grant(models.Model):
                         WHERE id = NEW.request_id;
                     IF asked.state <> 'approved' OR asked.requester_id <> NEW.holder_id
                         OR NOT NEW.scope <@ asked.scope
+                        OR NEW.scope #> '{models,0}' IS NULL
                         OR NEW.ends_at - NEW.starts_at > asked.duration
                         OR NOT EXISTS (
                             SELECT 1 FROM accessrequests_review
@@ -258,6 +264,7 @@ class Grant(models.Model):
                 """,
             ),
             pgtrigger.Protect(name="grant_kept", operation=pgtrigger.Delete),
+            refuse_truncate("grant_not_truncated"),
         ]
 
     def __str__(self) -> str:

@@ -7,6 +7,7 @@ from django.db import models
 
 from audit.clock import ClockTimestamp
 from audit.events import Event
+from audit.keeping import refuse_truncate
 
 
 class AuditEvents(models.QuerySet["AuditEvent"]):
@@ -53,14 +54,7 @@ class AuditEvent(models.Model):
         ]
         triggers = [
             pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete),
-            pgtrigger.Trigger(
-                name="no_truncate",
-                level=pgtrigger.Statement,
-                when=pgtrigger.Before,
-                operation=pgtrigger.Truncate,
-                func="RAISE EXCEPTION 'pgtrigger: Cannot truncate rows from % table', "
-                "TG_TABLE_NAME;",
-            ),
+            refuse_truncate("no_truncate"),
         ]
 
     def __str__(self) -> str:

@@ -10,6 +10,7 @@ from accessrequests.states import pairs
 from accounts.models import User
 from audit.clock import ClockTimestamp
 from audit.ids import new_id
+from audit.keeping import refuse_truncate
 from credentials.states import CREDENTIAL_MOVES, CredentialState, RevokeReason
 
 STUCK_AFTER = dt.timedelta(seconds=60)
@@ -101,7 +102,15 @@ class Credential(models.Model):
                 name="credential_moves", field="state", transitions=pairs(CREDENTIAL_MOVES)
             ),
             pgtrigger.ReadOnly(name="credential_fixed", fields=["grant", "kind", "created_at"]),
+            # Whoever could exchange it would have another token revoked in this one's place.
+            pgtrigger.Protect(
+                name="credential_accessor_fixed",
+                operation=pgtrigger.Update,
+                condition=pgtrigger.Q(old__accessor__df=pgtrigger.F("new__accessor"))
+                & ~pgtrigger.Q(old__accessor=""),
+            ),
             pgtrigger.Protect(name="credential_kept", operation=pgtrigger.Delete),
+            refuse_truncate("credential_not_truncated"),
         ]
 
     def __str__(self) -> str:
