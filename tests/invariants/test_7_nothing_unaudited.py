@@ -1,0 +1,362 @@
+"""One state change, one audit row, one transaction."""
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+from django.test import Client, RequestFactory
+
+from accessrequests.actions import cancel_request, expire_requests, review_request
+from accessrequests.models import Grant, Review
+from accounts import actions as accounts
+from accounts.models import User
+from audit.events import Event
+from audit.models import AuditEvent
+from audit.record import record
+from credentials import actions as credentials
+from credentials.actions import check_out
+from endpoints import actions as endpoints
+from tests.invariants.by_hand import by_hand
+from tests.servers import Servers
+from tests.world import PASSWORD, UPSTREAM_KEY, World, move
+
+pytestmark = pytest.mark.django_db
+
+STATE = (
+    "SELECT json_agg(t) FROM (SELECT 'user' AS kind, id::text, is_active::text AS state FROM"
+    " accounts_user UNION ALL SELECT 'group', id::text, '' FROM accounts_group UNION ALL"
+    " SELECT 'member', group_id::text || user_id::text, '' FROM accounts_membership UNION ALL"
+    " SELECT 'token', id::text, revoked_at::text FROM accounts_apitoken UNION ALL"
+    " SELECT 'endpoint', id::text, concat(retired_at, upstream_url) FROM endpoints_endpoint"
+    " UNION ALL SELECT 'profile', id::text, scope::text FROM endpoints_accessprofile UNION ALL"
+    " SELECT 'request', id::text, state FROM accessrequests_accessrequest UNION ALL"
+    " SELECT 'review', id::text, verdict FROM accessrequests_review UNION ALL"
+    " SELECT 'grant', id::text, state FROM accessrequests_grant UNION ALL"
+    " SELECT 'credential', id::text, state FROM credentials_credential ORDER BY 1, 2) t"
+)
+
+
+def state() -> Any:
+    """The state of everything, but for the record."""
+    with connection.cursor() as cursor:
+        cursor.execute(STATE)
+        return cursor.fetchone()
+
+
+@contextmanager
+def a_record_that_cannot_be_written() -> Iterator[None]:
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            cursor.execute(
+                "CREATE FUNCTION pg_temp.full() RETURNS trigger LANGUAGE plpgsql AS"
+                " $$ BEGIN RAISE EXCEPTION 'the disk is full'; END $$;"
+                "CREATE TRIGGER full_disk BEFORE INSERT ON audit_auditevent"
+                " FOR EACH ROW EXECUTE FUNCTION pg_temp.full()"
+            )
+        try:
+            yield
+        finally:
+            with connection.cursor() as cursor:
+                cursor.execute("DROP TRIGGER full_disk ON audit_auditevent")
+
+
+Verb = tuple[Callable[[], Any], Event]
+
+
+def create_user(world: World) -> Verb:
+    return world.person, Event.USER_CREATED
+
+
+def create_group(world: World) -> Verb:
+    return world.group, Event.GROUP_CREATED
+
+
+def join_group(world: World) -> Verb:
+    user, group = world.person(), world.group()
+    return lambda: accounts.join_group(by=None, user=user, group=group), Event.GROUP_JOINED
+
+
+def leave_group(world: World) -> Verb:
+    group = world.group()
+    user = world.person(group)
+    return lambda: accounts.leave_group(by=None, user=user, group=group), Event.GROUP_LEFT
+
+
+def create_token(world: World) -> Verb:
+    user = world.person()
+    return lambda: accounts.create_token(by=user, owner=user, name="x"), Event.TOKEN_CREATED
+
+
+def deactivate_user(world: World) -> Verb:
+    user = world.person()
+    return lambda: credentials.deactivate_user(by=None, user=user), Event.USER_DEACTIVATED
+
+
+def create_endpoint(world: World) -> Verb:
+    owner = world.person()
+    return lambda: world.endpoint(with_key=False, owner=owner), Event.ENDPOINT_CREATED
+
+
+def change_endpoint(world: World) -> Verb:
+    endpoint = world.endpoint(with_key=False)
+    return (
+        lambda: endpoints.change(endpoint, by=None, upstream_url="https://else.example"),
+        Event.ENDPOINT_CHANGED,
+    )
+
+
+def change_profile(world: World) -> Verb:
+    profile = world.profile()
+    return (
+        lambda: endpoints.change(profile, by=None, scope={"models": ["demo-small"]}),
+        Event.PROFILE_CHANGED,
+    )
+
+
+def retire_endpoint(world: World) -> Verb:
+    endpoint = world.endpoint(with_key=False)
+    return lambda: endpoints.retire_endpoint(by=None, endpoint=endpoint), Event.ENDPOINT_RETIRED
+
+
+def create_profile(world: World) -> Verb:
+    endpoint = world.endpoint(with_key=False)
+    requesters, reviewers = world.group(), world.group()
+    return (
+        lambda: world.profile(endpoint=endpoint, requesters=requesters, reviewers=reviewers),
+        Event.PROFILE_CREATED,
+    )
+
+
+def file_request(world: World) -> Verb:
+    profile = world.profile()
+    requester, reviewer = world.person(profile.requesters), world.person(profile.reviewers)
+    return (
+        lambda: world.request(profile=profile, requester=requester, reviewer=reviewer),
+        Event.REQUEST_FILED,
+    )
+
+
+def approve(world: World) -> Verb:
+    request = world.request()
+    reviewer = world.person(request.profile.reviewers)
+    return (
+        lambda: review_request(by=reviewer, request_id=request.pk, verdict=Review.Verdict.APPROVE),
+        Event.REQUEST_APPROVED,
+    )
+
+
+def deny(world: World) -> Verb:
+    request = world.request()
+    reviewer = world.person(request.profile.reviewers)
+    return (
+        lambda: review_request(
+            by=reviewer, request_id=request.pk, verdict=Review.Verdict.DENY, reason="No."
+        ),
+        Event.REQUEST_DENIED,
+    )
+
+
+def cancel(world: World) -> Verb:
+    request = world.request()
+    return (
+        lambda: cancel_request(by=request.requester, request_id=request.pk),
+        Event.REQUEST_CANCELLED,
+    )
+
+
+def expire_a_request(world: World) -> Verb:
+    request = world.request()
+    move(request, pending_until=dt.timedelta(days=-2))
+    return expire_requests, Event.REQUEST_EXPIRED
+
+
+def begin_to_mint(world: World) -> Verb:
+    grant = world.grant()
+    return (
+        lambda: credentials._begin(by=grant.holder, grant_id=grant.pk),
+        Event.CREDENTIAL_ISSUING,
+    )
+
+
+def issue(world: World) -> Verb:
+    grant = world.grant()
+    credential = credentials._begin(by=grant.holder, grant_id=grant.pk)
+    return (
+        lambda: credentials._confirm(credential, "an accessor", grant.holder),
+        Event.CREDENTIAL_ISSUED,
+    )
+
+
+def end(world: World) -> Verb:
+    grant = world.grant()
+    return (
+        lambda: credentials.end_grant(grant_id=grant.pk, by=grant.holder),
+        Event.GRANT_ENDED,
+    )
+
+
+def expire_a_grant(world: World) -> Verb:
+    grant = world.grant()
+    move(grant, starts_at=dt.timedelta(hours=-3), ends_at=dt.timedelta(hours=-3))
+    return credentials.end_due_grants, Event.GRANT_ENDED
+
+
+def begin_to_revoke(world: World) -> Verb:
+    grant = world.grant()
+    check_out(by=grant.holder, grant_id=grant.pk)
+    return (
+        lambda: credentials.end_grant(grant_id=grant.pk, by=grant.holder),
+        Event.CREDENTIAL_REVOKING,
+    )
+
+
+def close(world: World) -> Verb:
+    grant = world.grant()
+    out = check_out(by=grant.holder, grant_id=grant.pk)
+    credentials.end_grant(grant_id=grant.pk, by=grant.holder)
+    return lambda: credentials._close(out.credential, "a proof"), Event.CREDENTIAL_REVOKED
+
+
+VERBS = [
+    create_user,
+    create_group,
+    join_group,
+    leave_group,
+    create_token,
+    deactivate_user,
+    create_endpoint,
+    change_endpoint,
+    change_profile,
+    retire_endpoint,
+    create_profile,
+    file_request,
+    approve,
+    deny,
+    cancel,
+    expire_a_request,
+    begin_to_mint,
+    issue,
+    end,
+    expire_a_grant,
+    begin_to_revoke,
+    close,
+]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_leaves_its_row(verb: Callable[[World], Verb], world: World) -> None:
+    act, event = verb(world)
+    before, rows = state(), AuditEvent.objects.filter(event=event).count()
+    act()
+    assert state() != before
+    assert AuditEvent.objects.filter(event=event).count() == rows + 1
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_change_whose_row_cannot_be_written_does_not_happen(
+    verb: Callable[[World], Verb], world: World
+) -> None:
+    act, _ = verb(world)
+    before = state()
+    with (
+        a_record_that_cannot_be_written(),
+        pytest.raises(DatabaseError, match="the disk is full"),
+        transaction.atomic(),
+    ):
+        act()
+    assert state() == before
+
+
+def test_no_credential_is_handed_over_without_a_record(world: World, servers: Servers) -> None:
+    """Its row can't be written, so nothing is minted at all."""
+    from tests.invariants.target import tokens_of
+
+    grant = world.grant()
+    with (
+        a_record_that_cannot_be_written(),
+        pytest.raises(DatabaseError, match="the disk is full"),
+        transaction.atomic(),
+    ):
+        check_out(by=grant.holder, grant_id=grant.pk)
+    assert tokens_of(servers, grant) == []
+
+
+def test_a_sign_in_whose_row_cannot_be_written_signs_nobody_in(world: World) -> None:
+    user = world.person(password=PASSWORD)
+    with (
+        a_record_that_cannot_be_written(),
+        pytest.raises(DatabaseError, match="the disk is full"),
+        transaction.atomic(),
+    ):
+        accounts.sign_in(request=RequestFactory().post("/"), email=user.email, password=PASSWORD)
+
+
+def test_no_row_outside_of_a_transaction(django_db_blocker: Any, world: World) -> None:
+    """Shown with the connection as it is outside of a test's own transaction."""
+    connection.in_atomic_block, was = False, connection.in_atomic_block
+    try:
+        with pytest.raises(RuntimeError, match="in the transaction that makes it true"):
+            record(Event.SIGNED_IN, by=None)
+    finally:
+        connection.in_atomic_block = was
+
+
+def test_a_row_says_who_from_where_and_about_what(world: World) -> None:
+    request = world.request()
+    client = Client(REMOTE_ADDR="192.0.2.7")
+    reviewer = world.person(request.profile.reviewers)
+    client.force_login(reviewer)
+    answer = client.post(
+        f"/api/v1/requests/{request.pk}/reviews/",
+        {"verdict": "approve", "reason": "Read it."},
+        content_type="application/json",
+    )
+    row = AuditEvent.objects.get(event=Event.REQUEST_APPROVED, subject_id=request.pk)
+    assert (row.actor_id, row.actor) == (reviewer.pk, str(reviewer))
+    assert (row.via, row.address) == ("api", "192.0.2.7")
+    assert str(row.trace) == answer["X-Request-Id"]
+    grant = Grant.objects.get(request=request)
+    started = AuditEvent.objects.get(event=Event.GRANT_STARTED, subject_id=grant.pk)
+    assert started.trace == row.trace, "one id for all that one request caused"
+    assert {request.pk, request.profile_id, request.requester_id} <= set(row.related)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE audit_auditevent SET actor = 'somebody else'",
+        "UPDATE audit_auditevent SET at = at - interval '1 day'",
+        "UPDATE audit_auditevent SET id = id + 1000000",
+        "DELETE FROM audit_auditevent",
+        "TRUNCATE audit_auditevent",
+        "TRUNCATE accounts_user CASCADE",
+        "DELETE FROM accessrequests_accessrequest",
+    ],
+)
+def test_postgresql_refuses_to_change_the_past(sql: str, world: World) -> None:
+    world.request()
+    rows = AuditEvent.objects.count()
+    assert rows
+    with pytest.raises(DatabaseError, match="pgtrigger: Cannot"):
+        by_hand(sql)
+    assert AuditEvent.objects.count() == rows
+
+
+def test_rows_outlive_what_they_tell_of(world: World) -> None:
+    user = world.person()
+    User.objects.filter(pk=user.pk).delete()
+    assert AuditEvent.objects.filter(subject_id=user.pk, event=Event.USER_CREATED).exists()
+
+
+def test_no_row_holds_what_only_the_answer_may(world: World) -> None:
+    grant = world.grant(profile=world.profile(with_key=True))
+    out = check_out(by=grant.holder, grant_id=grant.pk)
+    _, token = accounts.create_token(by=grant.holder, owner=grant.holder, name="x")
+    world.person(password=PASSWORD)
+    said = " ".join(str(row) for row in AuditEvent.objects.values_list())
+    for secret in (out.secret, token, PASSWORD, UPSTREAM_KEY):
+        assert secret not in said
