@@ -50,14 +50,13 @@ WHAT_TO_DO = {
 
 @dataclass(frozen=True)
 class ProblemType:
-    """One problem type, in words. `about` is its first sentence, `more` what follows."""
+    """One problem type, in words."""
 
     code: str
     status: int
     title: str
     about: str
     what_to_do: str
-    more: tuple[str, ...] = ()
 
 
 # What Django REST framework refuses before any code of Keyturn's is asked.
@@ -103,13 +102,13 @@ def _tree(error: type[KeyturnError]) -> Iterator[type[KeyturnError]]:
 
 
 def _described(error: type[KeyturnError]) -> ProblemType:
-    about, *more = (error.__doc__ or "").split("\n\n")
+    # Its first paragraph is the message; what follows is for those who raise it.
+    about = (error.__doc__ or "").split("\n\n")[0]
     return ProblemType(
         code=error.code,
         status=error.status,
         title=error.title,
         about=" ".join(about.split()),
-        more=tuple(" ".join(text.split()) for text in more),
         what_to_do=WHAT_TO_DO[error.code],
     )
 
@@ -159,7 +158,6 @@ def problem(request: HttpRequest, code: str) -> HttpResponse:
         {
             "problem": found,
             "about": _marked(found.about),
-            "more": [_marked(text) for text in found.more],
             "what_to_do": _marked(found.what_to_do),
         },
     )
