@@ -137,6 +137,14 @@ def test_decisions_are_numbered_without_gaps():
     assert numbers == list(range(1, len(ADRS) + 1))
 
 
+def test_the_architecture_lists_every_decision_by_its_title():
+    listed = re.findall(
+        r"^(\d+\. )\[(.+)\]\(adr/(.+)\)$", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE
+    )
+    titles = [(path.read_text().split("\n")[0], path.name) for path in ADRS]
+    assert [(f"# {number}{title}", name) for number, title, name in listed] == titles
+
+
 @pytest.mark.parametrize("path", ADRS, ids=lambda path: path.stem)
 def test_each_decision_has_its_three_parts(path):
     text = path.read_text()
