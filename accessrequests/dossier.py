@@ -42,7 +42,9 @@ class Dossier:
     would_end: dt.datetime
 
 
-def differences(profile: AccessProfile, asked_for: dt.timedelta, models: frozenset[str]) -> list[str]:
+def differences(
+    profile: AccessProfile, asked_for: dt.timedelta, models: frozenset[str]
+) -> list[str]:
     """How an ask differs from what the profile gives by default, in words; empty if it doesn't."""
     found = []
     usual = profile.default_duration

@@ -161,9 +161,13 @@ def request_again(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         )
     except InvalidInput as error:
         if not AccessProfile.objects.open_to(user).filter(pk=earlier.profile_id).exists():
-            messages.error(request, "You may no longer ask for this. See the catalogue for what you may.")
+            messages.error(
+                request, "You may no longer ask for this. See the catalogue for what you may."
+            )
             return redirect("catalogue")
-        messages.error(request, f"It can’t be asked for as before. {' '.join(error.errors.values())}")
+        messages.error(
+            request, f"It can’t be asked for as before. {' '.join(error.errors.values())}"
+        )
         return redirect("request-new", profile_id=earlier.profile_id)
     messages.success(request, "Asked again, with the same reason.")
     return redirect("request", pk=filed.pk)
@@ -212,9 +216,7 @@ def request_page(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 def requests(request: HttpRequest) -> HttpResponse:
     """All that the reader ever asked for."""
     user = person(request)
-    rows = (
-        _rows().filter(requester=user).select_related("grant")[:200]
-    )
+    rows = _rows().filter(requester=user).select_related("grant")[:200]
     now = clock.now()
     return render(request, "accessrequests/requests.html", {"rows": rows, "now": now})
 

@@ -4,14 +4,14 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
-from django.db.models import Prefetch, QuerySet
+from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from accessrequests.models import AccessRequest, Grant
+from accessrequests.models import AccessRequest, Grant, Grants
 from accessrequests.permissions import can_end, eligible_reviewers
 from accessrequests.states import RequestState
 from accounts.door import fetch
@@ -29,7 +29,7 @@ ENDED_SHOWN = dt.timedelta(days=30)
 ROWS = 8
 
 
-def _with_parts(rows: QuerySet[Grant]) -> QuerySet[Grant]:
+def _with_parts(rows: Grants) -> Grants:
     return rows.select_related(
         "holder",
         "request__requester",

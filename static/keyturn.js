@@ -382,6 +382,12 @@
     }
   });
   document.addEventListener("htmx:afterRequest", () => freeForms(document));
+  document.addEventListener("htmx:configRequest", (event) => {
+    // The queue asks for itself anew with the request that is open now, not the first one shown.
+    if (event.target.id === "queue-list") {
+      event.detail.path = window.location.pathname + window.location.search;
+    }
+  });
   document.addEventListener("htmx:sendError", () =>
     trouble("Keyturn can’t be reached just now. Check the connection, then reload to see where things stand."),
   );

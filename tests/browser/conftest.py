@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from django.db import connection
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, sync_playwright
 
 from accounts.models import User
 from tests.conftest import running_web
@@ -25,8 +26,8 @@ QUIET = [
     "--disable-sync",
     "--no-first-run",
 ]
-DESK = {"width": 1440, "height": 900}
-PHONE = {"width": 390, "height": 844}
+DESK: ViewportSize = {"width": 1440, "height": 900}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -73,9 +74,7 @@ class Visitor:
         self.page.on("console", self._listen)
 
     def _listen(self, message: Any) -> None:
-        if message.type in {"error", "warning"} and not re.search(
-            r"status of 4\d\d", message.text
-        ):
+        if message.type in {"error", "warning"} and not re.search(r"status of 4\d\d", message.text):
             where = message.location
             self.complaints.append(
                 f"{self.page.url} {message.text} ({where.get('url')}:{where.get('lineNumber')})"
@@ -104,7 +103,10 @@ class Visitor:
         found = Axe().run(self.page, options=options)
         return [
             f"{self.page.url} {item['id']} {item['help']}: "
-            + "; ".join(node["html"][:160] + " " + node["failureSummary"][:200] for node in item["nodes"][:4])
+            + "; ".join(
+                node["html"][:160] + " " + node["failureSummary"][:200]
+                for node in item["nodes"][:4]
+            )
             for item in found.response["violations"]
         ]
 
@@ -133,6 +135,8 @@ def visit(browser: Browser, site: str, committed: None) -> Iterator[Callable[...
         return visitor
 
     yield open_one
+    # Made under Playwright's event loop, it isn't the one that pytest-django closes at the end.
+    connection.close()
     complaints = [line for visitor in opened for line in visitor.complaints]
     for visitor in opened:
         visitor.context.close()

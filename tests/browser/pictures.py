@@ -38,17 +38,20 @@ def _snap(visitor: Visitor, name: str, size: str, theme: str) -> None:
     page.wait_for_timeout(150)
     target = OUT / f"{name}-{size}-{theme}.png"
     # Whole pages on the phone, where they scroll; what fits the screen is what a desk sees first.
+    window = PHONE if size == "390" else DESK
     height = page.evaluate("document.documentElement.scrollHeight")
-    page.set_viewport_size({"width": int(size), "height": max(height, page.viewport_size["height"])})  # type: ignore[index]
+    page.set_viewport_size({"width": window["width"], "height": max(height, window["height"])})
     page.screenshot(path=target)
-    page.set_viewport_size(PHONE if size == "390" else DESK)  # type: ignore[arg-type]
+    page.set_viewport_size(window)
     if visitor.overflow() > 0:
         print(f"{target.name}: {visitor.overflow()} px too wide")  # noqa: T201
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("size", ["1440", "390"])
-def test_pictures(visit: Callable[..., Visitor], scene: Scene, sweep: Any, size: str, theme: str) -> None:
+def test_pictures(
+    visit: Callable[..., Visitor], scene: Scene, sweep: Any, size: str, theme: str
+) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     sweep()
     look = {"dark": theme == "dark", "phone": size == "390"}

@@ -1,7 +1,9 @@
 """A believable afternoon in the demo's company: every state that a page can show."""
 
 import datetime as dt
+import uuid
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import connection
 
@@ -34,14 +36,14 @@ class Scene:
     profile: AccessProfile
 
 
-def _shift(table: str, key: str, pk: object, minutes: float, *columns: str) -> None:
+def _shift(table: str, key: str, pk: uuid.UUID, minutes: float, *columns: str) -> None:
     """Move times of rows into the past, past the triggers that keep them as they are."""
     sets = ", ".join(f"{column} = {column} - %s" for column in columns)
     with connection.cursor() as cursor:
         cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
         cursor.execute(
             f"UPDATE {table} SET {sets} WHERE {key} = %s",  # noqa: S608
-            [*[dt.timedelta(minutes=minutes)] * len(columns), pk],
+            (*[dt.timedelta(minutes=minutes) for _ in columns], pk),
         )
         cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
 
@@ -60,8 +62,8 @@ def _began(grant: Grant, minutes: float) -> None:
     _shift("accessrequests_accessrequest", "id", grant.request_id, minutes, "decided_at")
 
 
-def _grant(by: User, reviewer: User, profile: AccessProfile, why: str, **asked: object) -> Grant:
-    request = file_request(by=by, profile_id=profile.pk, justification=why, **asked)  # type: ignore[arg-type]
+def _grant(by: User, reviewer: User, profile: AccessProfile, why: str, **asked: Any) -> Grant:
+    request = file_request(by=by, profile_id=profile.pk, justification=why, **asked)
     review_request(
         by=reviewer,
         request_id=request.pk,
@@ -100,7 +102,7 @@ def build() -> Scene:
         by=None,
         slug="claims-triage",
         name="Claims triage and payout recommendation for the northern region",
-        description="Ranks insurance claims and proposes a payout; its tools can write to the ledger.",
+        description="Ranks claims and proposes a payout; its tools can write to the ledger.",
         environment="production",
         risk="critical",
         connected_systems=["Claims ledger", "Customer master data", "Payout queue"],
@@ -121,8 +123,14 @@ def build() -> Scene:
         requesters=groups["engineers"],
         reviewers=groups["platform-reviewers"],
     )
-    support, experiment = profiles["support-assistant/debug"], profiles["research-models/experiment"]
-    embeddings, contract = profiles["research-models/embeddings"], profiles["contract-review/evaluate"]
+    support, experiment = (
+        profiles["support-assistant/debug"],
+        profiles["research-models/experiment"],
+    )
+    embeddings, contract = (
+        profiles["research-models/embeddings"],
+        profiles["contract-review/evaluate"],
+    )
 
     ended = _grant(ana, ben, embeddings, "Index the new help articles for search.")
     check_out(by=ana, grant_id=ended.pk)
@@ -158,15 +166,39 @@ def build() -> Scene:
     )
     _back(pending, 6)
 
-    queue = []
-    for asks, profile, why, asked, age in (
-        (mei, support, "Customer says the refund tool was called twice for order 88214. I want to replay the conversation and read the tool calls.", {"duration": dt.timedelta(hours=4), "models": ["demo-large", "demo-slow", "demo-small"]}, 42),
+    asks: list[tuple[User, AccessProfile, str, dict[str, Any], int]] = [
+        (
+            mei,
+            support,
+            "Customer says the refund tool was called twice for order 88214. I want to replay "
+            "the conversation and read the tool calls.",
+            {
+                "duration": dt.timedelta(hours=4),
+                "models": ["demo-large", "demo-slow", "demo-small"],
+            },
+            42,
+        ),
         (tomas, support, "Latency alarm since 13:50.", {}, 27),
-        (long, triage, "Auditors ask how claim 20931 was ranked. Replay it and keep the output.\n\nTicket: CLAIMS-1187", {"duration": dt.timedelta(hours=2)}, 19),
-        (mei, experiment, "Nightly evaluation failed on one prompt; run it by hand.", {"duration": dt.timedelta(hours=1)}, 11),
+        (
+            long,
+            triage,
+            "Auditors ask how claim 20931 was ranked. Replay it and keep the output.\n\n"
+            "Ticket: CLAIMS-1187",
+            {"duration": dt.timedelta(hours=2)},
+            19,
+        ),
+        (
+            mei,
+            experiment,
+            "Nightly evaluation failed on one prompt; run it by hand.",
+            {"duration": dt.timedelta(hours=1)},
+            11,
+        ),
         (tomas, embeddings, "Index the onboarding handbook.", {}, 3),
-    ):  # fmt: skip
-        row = file_request(by=asks, profile_id=profile.pk, justification=why, **asked)  # type: ignore[arg-type]
+    ]
+    queue = []
+    for who, profile, why, asked, age in asks:
+        row = file_request(by=who, profile_id=profile.pk, justification=why, **asked)
         _back(row, age)
         queue.append(row)
     mistaken = file_request(

@@ -181,6 +181,7 @@ def test_the_theme_is_kept_and_there_before_the_first_paint(
     expect(root).to_have_attribute("data-bs-theme", "dark")
     page.goto(page.url, wait_until="commit")
     expect(root).to_have_attribute("data-bs-theme", "dark")
+    page.locator("details.menu summary").click()
     expect(page.get_by_role("button", name="Dark")).to_have_attribute("aria-pressed", "true")
 
 

@@ -28,7 +28,7 @@ def test_it_starts_at_the_default_and_not_at_the_ceiling(desk: Any) -> None:
     page = client.get(url).content.decode()
     assert 'value="60" checked' in page
     assert page.count('name="models"') == 4
-    assert page.count("checked><span class=\"mono\">") == 1
+    assert page.count('checked><span class="mono">') == 1
     assert "Ben Okafor" in page
 
 

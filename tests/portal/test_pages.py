@@ -53,7 +53,9 @@ def test_too_many_tries(world: World) -> None:
     assert "Wait 15 minutes" in response.content.decode()
 
 
-@pytest.mark.parametrize("where", ["https://evil.example/", "//evil.example/", "javascript:alert(1)"])
+@pytest.mark.parametrize(
+    "where", ["https://evil.example/", "//evil.example/", "javascript:alert(1)"]
+)
 def test_signing_in_leads_nowhere_else(world: World, where: str) -> None:
     user = world.person(password=PASSWORD)
     assert _sign_in(Client(), user.email, PASSWORD, next=where)["Location"] == reverse("home")
@@ -71,9 +73,11 @@ def test_a_form_without_its_mark(world: World, signed_in: Any) -> None:
 
 def test_giving_back(world: World, signed_in: Any) -> None:
     grant = world.grant()
-    page = signed_in(grant.holder).post(
-        reverse("grant-end", kwargs={"pk": grant.pk}), follow=True
-    ).content.decode()
+    page = (
+        signed_in(grant.holder)
+        .post(reverse("grant-end", kwargs={"pk": grant.pk}), follow=True)
+        .content.decode()
+    )
     grant.refresh_from_db()
     assert grant.end_reason == "given_back"
     assert "You gave it back early" in page
@@ -88,7 +92,8 @@ def test_the_catalogue_is_searched_and_filtered(world: World, signed_in: Any) ->
     client = signed_in(world.person(group))
 
     def names(query: str, **headers: str) -> str:
-        return client.get(reverse("catalogue") + query, headers=headers).content.decode()
+        page: str = client.get(reverse("catalogue") + query, headers=headers).content.decode()
+        return page
 
     assert staging.name in names("")
     assert other.name in names("")
