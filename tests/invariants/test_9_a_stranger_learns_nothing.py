@@ -1,0 +1,256 @@
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
+
+from accessrequests.models import AccessRequest, Grant
+from accounts.actions import create_token
+from accounts.models import User
+from audit.events import Event
+from audit.ids import new_id
+from audit.models import AuditEvent
+from credentials.actions import check_out
+from credentials.models import Credential
+from tests.world import World
+
+pytestmark = pytest.mark.django_db
+
+GET, POST = "GET", "POST"
+# Every route that names an object, how it's called, and which object it names.
+ROUTES = {
+    ("api-endpoint-detail", GET): "endpoint",
+    ("api-profile-detail", GET): "profile",
+    ("api-request-detail", GET): "request",
+    ("api-request-reviews", GET): "request",
+    ("api-request-reviews", POST): "request",
+    ("api-request-cancel", POST): "request",
+    ("api-grant-detail", GET): "grant",
+    ("api-grant-credentials", POST): "grant",
+    ("api-grant-end", POST): "grant",
+    ("api-credential-detail", GET): "credential",
+    ("api-audit-event-detail", GET): "event",
+    ("endpoint", GET): "slug",
+    ("request-new", GET): "profile",
+    ("request-new", POST): "profile",
+    ("request-preview", POST): "profile",
+    ("request", GET): "request",
+    ("request-review", POST): "request",
+    ("request-cancel", POST): "request",
+    ("request-again", POST): "request",
+    ("grant", GET): "grant",
+    ("grant-check-out", POST): "grant",
+    ("grant-end", POST): "grant",
+    ("record-event", GET): "event",
+}
+# These name nothing of anybody's.
+OPEN = {"problem"}
+TEAMMATE_SEES = {"endpoint", "profile", "slug"}
+BODIES = {
+    "api-request-reviews": {"verdict": "approve"},
+    "request-review": {"verdict": "approve"},
+    "request-new": {"justification": "Let me in.", "duration": "60"},
+}
+
+
+def routes(patterns: Any = None, names: str = "") -> Iterator[tuple[str, URLPattern]]:
+    for pattern in get_resolver().url_patterns if patterns is None else patterns:
+        if isinstance(pattern, URLResolver):
+            yield from routes(pattern.url_patterns)
+        else:
+            yield str(pattern.name), pattern
+
+
+def test_no_route_that_names_an_object_is_missing_here() -> None:
+    """A new route fails this until it's in the table above, and so is tested below."""
+    named = {name for name, pattern in routes() if pattern.pattern.converters}
+    assert named == {name for name, _ in ROUTES} | OPEN
+
+
+@dataclass(frozen=True)
+class Theirs:
+    """What belongs to others: everything that a route can name."""
+
+    request: AccessRequest
+    grant: Grant
+    credential: Credential
+    event: AuditEvent
+
+    def id_of(self, kind: str) -> Any:
+        match kind:
+            case "endpoint":
+                return self.request.profile.endpoint_id
+            case "slug":
+                return self.request.profile.endpoint.slug
+            case "profile":
+                return self.request.profile_id
+            case _:
+                return getattr(self, kind).pk
+
+    @staticmethod
+    def missing(kind: str) -> Any:
+        return {"slug": "no-such-endpoint", "event": 2**62}.get(kind) or new_id()
+
+
+@pytest.fixture
+def theirs(world: World) -> Theirs:
+    grant = world.grant()
+    credential = check_out(by=grant.holder, grant_id=grant.pk).credential
+    event = AuditEvent.objects.filter(event=Event.REQUEST_FILED).about(grant.request_id).get()
+    return Theirs(grant.request, grant, credential, event)
+
+
+@pytest.fixture
+def stranger(world: World) -> User:
+    return world.person()
+
+
+@pytest.fixture
+def teammate(world: World, theirs: Theirs) -> User:
+    """May ask for the same things, and sees no more of others' requests than a stranger."""
+    return world.person(theirs.request.profile.requesters)
+
+
+def call(user: User, route: tuple[str, str], pk: Any, *, with_token: bool = False) -> HttpResponse:
+    name, method = route
+    client = Client()
+    headers = {}
+    if with_token:
+        _, text = create_token(by=user, owner=user, name="script")
+        headers = {"Authorization": f"Bearer {text}"}
+    else:
+        client.force_login(user)
+    body = BODIES.get(name, {})
+    if name.startswith("api-"):
+        return client.generic(
+            method,
+            reverse(name, args=[pk]),
+            json.dumps(body),
+            content_type="application/json",
+            headers=headers,
+        )
+    if method == POST:
+        return client.post(reverse(name, args=[pk]), body)
+    return client.get(reverse(name, args=[pk]))
+
+
+def told(answer: HttpResponse, pk: Any) -> str:
+    """The answer without what is the caller's own or random: id asked for, trace, CSRF token."""
+    text = answer.content.decode().replace(str(pk), "<id>")
+    text = text.replace(answer["X-Request-Id"], "<trace>")
+    return re.sub(r'(csrfmiddlewaretoken" value="|X-CSRFToken": ?")[^"]+', r"\1<csrf>", text)
+
+
+def named(value: str | tuple[str, str]) -> str:
+    return value if isinstance(value, str) else " ".join(value)
+
+
+CALLS = [(route, "session") for route in ROUTES] + [
+    (route, "token") for route in ROUTES if route[0].startswith("api-")
+]
+
+
+@pytest.mark.parametrize(
+    ("route", "how"), CALLS, ids=lambda each: each if isinstance(each, str) else " ".join(each)
+)
+def test_a_stranger_is_told_the_same_of_anothers_and_of_nothing(
+    route: tuple[str, str], how: str, theirs: Theirs, stranger: User
+) -> None:
+    kind = ROUTES[route]
+    foreign, missing = theirs.id_of(kind), Theirs.missing(kind)
+    refusals = AuditEvent.objects.filter(event=Event.ACCESS_REFUSED, actor_id=stranger.pk)
+    there = call(stranger, route, foreign, with_token=how == "token")
+    assert there.status_code == 404
+    row = refusals.get()
+    assert row.data["path"] == reverse(route[0], args=[foreign])
+    assert row.data["code"] == "not-found"
+    gone = call(stranger, route, missing, with_token=how == "token")
+    assert gone.status_code == 404
+    assert refusals.count() == 2
+    assert told(there, foreign) == told(gone, missing)
+
+
+@pytest.mark.parametrize(
+    "route", [each for each, kind in ROUTES.items() if kind not in TEAMMATE_SEES], ids=" ".join
+)
+def test_a_teammate_sees_nothing_of_anothers_request(
+    route: tuple[str, str], theirs: Theirs, teammate: User
+) -> None:
+    assert call(teammate, route, theirs.id_of(ROUTES[route])).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "route", [each for each in ROUTES if each[1] == GET], ids=lambda each: each[0]
+)
+def test_the_owner_sees_each_of_them(route: tuple[str, str], theirs: Theirs) -> None:
+    """So that the refusals above are about who asks, not about what is asked."""
+    answer = call(theirs.grant.holder, route, theirs.id_of(ROUTES[route]))
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=" ".join)
+def test_nobody_at_all_is_sent_to_sign_in(route: tuple[str, str], theirs: Theirs) -> None:
+    name, method = route
+    answer = Client().generic(method, reverse(name, args=[theirs.id_of(ROUTES[route])]))
+    if name.startswith("api-"):
+        assert answer.status_code == 401
+    else:
+        assert answer.status_code == 302
+        assert answer["Location"].startswith("/sign-in/")
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in routes() if name.endswith("-list")}))
+def test_a_strangers_lists_hold_nothing_of_anybodys(
+    name: str, theirs: Theirs, stranger: User
+) -> None:
+    client = Client()
+    client.force_login(stranger)
+    answer = client.get(reverse(name))
+    assert answer.status_code == 200
+    text = answer.content.decode()
+    for kind in ("endpoint", "slug", "profile", "request", "grant", "credential"):
+        assert str(theirs.id_of(kind)) not in text
+
+
+@pytest.mark.parametrize("page", ["home", "catalogue", "requests", "approvals", "record"])
+def test_a_strangers_pages_hold_nothing_of_anybodys(
+    page: str, theirs: Theirs, stranger: User
+) -> None:
+    client = Client()
+    client.force_login(stranger)
+    text = client.get(reverse(page)).content.decode()
+    for kind in ("endpoint", "slug", "profile", "request", "grant", "credential"):
+        assert str(theirs.id_of(kind)) not in text
+    assert theirs.grant.holder.email not in text
+
+
+@pytest.mark.parametrize("kind", ["request", "grant", "credential", "endpoint", "profile"])
+def test_a_filter_finds_no_more_than_the_list(kind: str, theirs: Theirs, stranger: User) -> None:
+    client = Client()
+    client.force_login(stranger)
+    answer = client.get("/api/v1/audit/events/", {"about": str(theirs.id_of(kind))})
+    assert answer.json()["results"] == []
+
+
+@pytest.mark.parametrize("profile", ["another's", "none"])
+def test_filing_for_a_profile_that_one_may_not_ask_for(
+    profile: str, theirs: Theirs, stranger: User
+) -> None:
+    client = Client()
+    client.force_login(stranger)
+    pk = theirs.request.profile_id if profile == "another's" else uuid.uuid4()
+    answer = client.post(
+        "/api/v1/requests/",
+        {"profile": str(pk), "justification": "Let me in."},
+        content_type="application/json",
+    )
+    assert answer.status_code == 400
+    assert answer.json()["errors"] == [
+        {"field": "profile", "message": "There is no such profile that you may ask for."}
+    ]
