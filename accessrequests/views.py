@@ -191,6 +191,7 @@ def _detail(user: User, row: AccessRequest, form: ReviewForm | None = None) -> d
         "pending": pending,
         "lapsed": lapsed,
         "mine": row.requester_id == user.pk,
+        "belongs_to": "" if row.requester_id == user.pk else reverse("approvals"),
         "decides": pending and can_review(user, row),
         "dossier": dossier(row, now),
         "form": form or ReviewForm(),

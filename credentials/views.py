@@ -7,6 +7,7 @@ from django.contrib import messages
 from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -122,6 +123,7 @@ def _page(user: User, grant: Grant) -> dict[str, Any]:
         # Over by the clock; the row follows within the second.
         "ended_at": grant.ended_at or (grant.ends_at if grant.ends_at <= now else None),
         "mine": grant.holder_id == user.pk,
+        "belongs_to": "" if grant.holder_id == user.pk else reverse("approvals"),
         "can_end": live and can_end(user, grant),
         "credential": _live_credential(grant),
         "credentials": [(item, item.stuck_since(now)) for item in credentials],

@@ -193,9 +193,10 @@ def here(context: dict[str, Any], *prefixes: str) -> SafeString | str:
     request: HttpRequest | None = context.get("request")
     if request is None:
         return ""
+    # A page may belong elsewhere than its address says: a request under review, to Approvals.
+    path = str(context.get("belongs_to") or request.path)
     inside = any(
-        request.path == prefix or (prefix != "/" and request.path.startswith(prefix))
-        for prefix in prefixes
+        path == prefix or (prefix != "/" and path.startswith(prefix)) for prefix in prefixes
     )
     return SafeString('aria-current="page"') if inside else ""
 

@@ -110,6 +110,15 @@ class Visitor:
             for item in found.response["violations"]
         ]
 
+    def data_images(self) -> list[str]:
+        """Elements drawn with a data: image, which the policy on images needn't allow."""
+        found: list[str] = self.page.evaluate(
+            """[...document.querySelectorAll("*")]
+            .filter((e) => getComputedStyle(e).backgroundImage.includes("data:"))
+            .map((e) => e.outerHTML.slice(0, 120) + " is drawn with a data: image")"""
+        )
+        return found
+
     def overflow(self) -> int:
         """By how many pixels the page is wider than its window."""
         width: int = self.page.evaluate(

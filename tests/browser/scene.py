@@ -39,11 +39,12 @@ class Scene:
 def _shift(table: str, key: str, pk: uuid.UUID, minutes: float, *columns: str) -> None:
     """Move times of rows into the past, past the triggers that keep them as they are."""
     sets = ", ".join(f"{column} = {column} - %s" for column in columns)
+    values: list[Any] = [dt.timedelta(minutes=minutes) for _ in columns]
     with connection.cursor() as cursor:
         cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
         cursor.execute(
             f"UPDATE {table} SET {sets} WHERE {key} = %s",  # noqa: S608
-            (*[dt.timedelta(minutes=minutes) for _ in columns], pk),
+            [*values, pk],
         )
         cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
 

@@ -61,6 +61,7 @@ def test_every_page(visit: Callable[..., Visitor], pages: Any, phone: bool, dark
 
     def look(visitor: Visitor, name: str) -> None:
         found.extend(f"{name}: {line}" for line in visitor.axe())
+        found.extend(f"{name}: {line}" for line in visitor.data_images())
         if over := visitor.overflow():
             found.append(f"{name}: {over} px too wide")
 
