@@ -102,8 +102,8 @@ def test_joining_the_reviewers_afterwards_helps_nobody(review: Any, world: World
 @pytest.mark.parametrize("review", ROUTES)
 @pytest.mark.parametrize("power", ["is_administrator", "is_auditor"])
 def test_power_over_everything_helps_nobody(power: str, review: Any, world: World) -> None:
-    profile = world.profile()
-    requester = world.person(profile.requesters, profile.reviewers, **{power: True})
+    profile, powers = world.profile(), dict[str, Any]({power: True})
+    requester = world.person(profile.requesters, profile.reviewers, **powers)
     request = world.request(profile=profile, requester=requester)
     assert review(requester, request) == 403
     assert_undecided(request)

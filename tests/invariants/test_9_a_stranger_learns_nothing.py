@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from django.http import HttpResponse
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
@@ -117,7 +116,7 @@ def teammate(world: World, theirs: Theirs) -> User:
     return world.person(theirs.request.profile.requesters)
 
 
-def call(user: User, route: tuple[str, str], pk: Any, *, with_token: bool = False) -> HttpResponse:
+def call(user: User, route: tuple[str, str], pk: Any, *, with_token: bool = False) -> Any:
     name, method = route
     client = Client()
     headers = {}
@@ -140,9 +139,9 @@ def call(user: User, route: tuple[str, str], pk: Any, *, with_token: bool = Fals
     return client.get(reverse(name, args=[pk]))
 
 
-def told(answer: HttpResponse, pk: Any) -> str:
+def told(answer: Any, pk: Any) -> str:
     """The answer without what is the caller's own or random: id asked for, trace, CSRF token."""
-    text = answer.content.decode().replace(str(pk), "<id>")
+    text: str = answer.content.decode().replace(str(pk), "<id>")
     text = text.replace(answer["X-Request-Id"], "<trace>")
     return re.sub(r'(csrfmiddlewaretoken" value="|X-CSRFToken": ?")[^"]+', r"\1<csrf>", text)
 

@@ -1,0 +1,68 @@
+"""Who calls the API, and how."""
+
+import json
+from typing import Any
+
+from django.conf import settings
+from django.test import Client
+
+from accounts.actions import create_token
+from accounts.models import User
+
+CSRF = "c" * 32
+
+
+class Caller:
+    """Calls as a person with a session, as their API token, or as nobody."""
+
+    def __init__(self, user: User | None, how: str = "session", **extra: Any) -> None:
+        self.user, self.how = user, how
+        self.client = Client(enforce_csrf_checks=True, raise_request_exception=False, **extra)
+        self.headers: dict[str, str] = {}
+        if user is not None and how == "session":
+            self.client.force_login(user)
+            self.client.cookies[settings.CSRF_COOKIE_NAME] = CSRF
+            self.headers = {"X-CSRFToken": CSRF}
+        elif user is not None:
+            _, text = create_token(by=user, owner=user, name="script")
+            self.headers = {"Authorization": f"Bearer {text}"}
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self.client.get(f"/api/v1/{path}", query, headers=self.headers)
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """POST this as JSON; bytes and text are sent as they are."""
+        data = body if isinstance(body, str | bytes) else json.dumps({} if body is None else body)
+        return self.send("POST", path, data)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        data: str | bytes = b"",
+        content_type: str = "application/json",
+    ) -> Any:
+        return self.client.generic(
+            method, f"/api/v1/{path}", data, content_type=content_type, headers=self.headers
+        )
+
+
+def problem(answer: Any, status: int, code: str) -> dict[str, Any]:
+    """The problem in this answer, which must be one by RFC 9457, of this status and code."""
+    assert answer.status_code == status, (answer.status_code, answer.content[:500])
+    assert answer["Content-Type"].split(";")[0] == "application/problem+json"
+    data: dict[str, Any] = answer.json()
+    assert {"type", "title", "status", "detail", "instance", "code"} <= data.keys()
+    assert data["status"] == status
+    assert data["code"] == code
+    assert data["type"] == f"{settings.KEYTURN_BASE_URL}/problems/{code}/"
+    assert data["title"]
+    assert data["detail"]
+    assert data["instance"] == answer.wsgi_request.path
+    return data
+
+
+def faults(answer: Any) -> dict[str, str]:
+    """The fields at fault in a 400, with their messages."""
+    data = problem(answer, 400, "invalid-input")
+    return {each["field"]: each["message"] for each in data["errors"]}

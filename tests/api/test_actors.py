@@ -1,0 +1,205 @@
+"""Every route as everybody: with a session and its CSRF token, with an API token, and as nobody."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.db import transaction
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from accessrequests.models import AccessRequest, Grant
+from accessrequests.states import RequestState
+from accounts.models import User
+from audit.events import Event
+from audit.models import AuditEvent
+from credentials.actions import check_out
+from credentials.models import Credential
+from tests.api.callers import Caller, problem
+from tests.world import World
+
+pytestmark = pytest.mark.django_db
+
+ACTORS = ("holder", "teammate", "reviewer", "owner", "auditor", "administrator", "stranger")
+
+
+@dataclass
+class Scene:
+    pending: AccessRequest
+    grant: Grant
+    credential: Credential
+    event: AuditEvent
+    people: dict[str, User]
+
+    def path(self, template: str) -> str:
+        return template.format(
+            endpoint=self.grant.request.profile.endpoint_id,
+            profile=self.grant.request.profile_id,
+            pending=self.pending.pk,
+            grant=self.grant.pk,
+            credential=self.credential.pk,
+            event=self.event.pk,
+        )
+
+
+@pytest.fixture
+def scene(world: World) -> Scene:
+    profile = world.profile()
+    holder = world.person(profile.requesters)
+    grant = world.grant(profile=profile, requester=holder)
+    credential = check_out(by=holder, grant_id=grant.pk).credential
+    pending = world.request(profile=profile, requester=holder)
+    return Scene(
+        pending,
+        grant,
+        credential,
+        AuditEvent.objects.filter(event=Event.REQUEST_FILED).about(pending.pk).get(),
+        {
+            "holder": holder,
+            "teammate": world.person(profile.requesters),
+            "reviewer": world.person(profile.reviewers),
+            "owner": profile.endpoint.owner,
+            "auditor": world.person(is_auditor=True),
+            "administrator": world.person(is_administrator=True),
+            "stranger": world.person(),
+        },
+    )
+
+
+def row(*statuses: int) -> dict[str, int]:
+    return dict(zip(ACTORS, statuses, strict=True))
+
+
+READ, WRITE = "GET", "POST"
+#                                            holder mate revw ownr audt admn strngr
+MATRIX: dict[tuple[str, str], dict[str, int]] = {
+    (READ, "endpoints/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "profiles/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "requests/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "grants/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "credentials/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "audit/events/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "endpoints/{endpoint}/"): row(200, 200, 200, 200, 200, 200, 404),
+    (READ, "profiles/{profile}/"): row(200, 200, 200, 200, 200, 200, 404),
+    (READ, "requests/{pending}/"): row(200, 404, 200, 404, 200, 200, 404),
+    (READ, "requests/{pending}/reviews/"): row(200, 404, 200, 404, 200, 200, 404),
+    (READ, "grants/{grant}/"): row(200, 404, 200, 200, 200, 200, 404),
+    (READ, "credentials/{credential}/"): row(200, 404, 200, 200, 200, 200, 404),
+    (READ, "audit/events/{event}/"): row(200, 404, 404, 404, 200, 200, 404),
+    (WRITE, "requests/"): row(201, 201, 400, 400, 400, 400, 400),
+    (WRITE, "requests/{pending}/reviews/"): row(403, 404, 201, 404, 403, 403, 404),
+    (WRITE, "requests/{pending}/cancel/"): row(200, 404, 403, 404, 403, 403, 404),
+    (WRITE, "grants/{grant}/credentials/"): row(201, 404, 403, 403, 403, 403, 404),
+    (WRITE, "grants/{grant}/end/"): row(200, 404, 200, 200, 403, 200, 404),
+}
+PUBLIC = {"schema/", "docs/"}
+
+
+def templates(patterns: Any, prefix: str = "") -> set[str]:
+    found = set()
+    for pattern in patterns:
+        path = prefix + str(pattern.pattern)
+        if isinstance(pattern, URLResolver):
+            found |= templates(pattern.url_patterns, path)
+        elif isinstance(pattern, URLPattern) and path.startswith("api/v1/"):
+            found.add(
+                path.removeprefix("api/v1/").replace("<uuid:pk>", "{}").replace("<int:pk>", "{}")
+            )
+    return found
+
+
+def test_no_route_of_the_api_is_missing_here() -> None:
+    """A new route fails this until somebody has said who may do what with it."""
+    tested = {re.sub(r"{\w+}", "{}", template) for _, template in MATRIX}
+    assert templates(get_resolver().url_patterns) == tested | PUBLIC
+
+
+def body_for(template: str, scene: Scene) -> dict[str, Any]:
+    if template == "requests/":
+        return {"profile": str(scene.grant.request.profile_id), "justification": "Ticket 4711."}
+    return {"verdict": "approve"} if template.endswith("reviews/") else {}
+
+
+@contextmanager
+def undone() -> Iterator[None]:
+    """What is written in the block is as if it had never been: the scene serves the next actor."""
+    with transaction.atomic():
+        yield
+        transaction.set_rollback(True)
+
+
+@pytest.mark.parametrize("how", ["session", "token"])
+@pytest.mark.parametrize(("method", "template"), MATRIX)
+def test_who_may_do_what(method: str, template: str, how: str, scene: Scene) -> None:
+    expected = dict(MATRIX[method, template])
+    if how == "token" and template.endswith("reviews/") and method == WRITE:
+        expected["reviewer"] = 403  # a token approves nothing
+    path, found = scene.path(template), {}
+    for actor, user in scene.people.items():
+        with undone():
+            caller = Caller(user, how)
+            answer = (
+                caller.get(path) if method == READ else caller.post(path, body_for(template, scene))
+            )
+            found[actor] = answer.status_code
+            if answer.status_code >= 400:
+                assert_told_and_on_record(answer, user)
+    assert found == expected
+
+
+def assert_told_and_on_record(answer: Any, user: User) -> None:
+    code = answer.json()["code"]
+    problem(answer, answer.status_code, code)
+    if answer.status_code == 400:
+        assert code == "invalid-input"
+        return
+    allowed = {404: {"not-found"}, 403: {"forbidden", "self-review", "needs-person"}}
+    assert code in allowed[answer.status_code]
+    refused = AuditEvent.objects.get(event=Event.ACCESS_REFUSED, actor_id=user.pk)
+    assert refused.data["path"] == answer.wsgi_request.path
+
+
+def test_nobody_is_told_to_sign_in(scene: Scene) -> None:
+    for method, template in MATRIX:
+        answer = Caller(None).send(method, scene.path(template), b"{}")
+        problem(answer, 401, "not-signed-in")
+        assert answer["WWW-Authenticate"]
+
+
+@pytest.mark.parametrize("csrf", ["", "d" * 32])
+def test_a_session_without_its_csrf_token_changes_nothing(csrf: str, scene: Scene) -> None:
+    caller = Caller(scene.people["holder"])
+    caller.headers = {"X-CSRFToken": csrf} if csrf else {}
+    for method, template in MATRIX:
+        if method == WRITE:
+            answer = caller.post(scene.path(template), body_for(template, scene))
+            problem(answer, 403, "forbidden")
+    scene.pending.refresh_from_db()
+    scene.grant.refresh_from_db()
+    assert scene.pending.state == RequestState.PENDING
+    assert scene.grant.ended_at is None
+    assert Credential.objects.filter(grant=scene.grant).count() == 1
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
+def test_no_other_method_does_anything(method: str, scene: Scene) -> None:
+    caller = Caller(scene.people["administrator"])
+    for template in {each for _, each in MATRIX}:
+        problem(caller.send(method, scene.path(template), b"{}"), 405, "method-not-allowed")
+
+
+def test_options_tell_nothing_of_anothers(scene: Scene) -> None:
+    caller = Caller(scene.people["stranger"])
+    for template in {each for _, each in MATRIX if "{" in each}:
+        answer = caller.send("OPTIONS", scene.path(template))
+        assert scene.grant.holder.email not in answer.content.decode()
+        assert scene.grant.request.justification not in answer.content.decode()
+
+
+def test_a_deactivated_person_is_nobody(scene: Scene) -> None:
+    callers = [Caller(scene.people["holder"]), Caller(scene.people["holder"], "token")]
+    User.objects.filter(pk=scene.people["holder"].pk).update(is_active=False)
+    for caller in callers:
+        problem(caller.get("grants/"), 401, "not-signed-in")
