@@ -8,6 +8,9 @@ from django.shortcuts import render
 @login_not_required
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:  # noqa: ARG001
     """A form without the mark that proves where it comes from."""
+    if getattr(request, "htmx", False):
+        error = {"detail": "This page is too old to be sent from. Reload it and try again."}
+        return render(request, "errors/problem_fragment.html", {"error": error}, status=403)
     return render(request, "csrf_failure.html", status=403)
 
 

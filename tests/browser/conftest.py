@@ -129,14 +129,16 @@ class Visitor:
 
 @pytest.fixture
 def visit(browser: Browser, site: str, committed: None) -> Iterator[Callable[..., Visitor]]:
-    """`visit()` opens a browser of its own; `dark=True`, `phone=True`."""
+    """`visit()` opens a browser of its own; `dark=True`, `phone=True`, `motion=True`."""
     opened: list[Visitor] = []
 
-    def open_one(*, dark: bool = False, phone: bool = False, **options: Any) -> Visitor:
+    def open_one(
+        *, dark: bool = False, phone: bool = False, motion: bool = False, **options: Any
+    ) -> Visitor:
         context = browser.new_context(
             viewport=PHONE if phone else DESK,
             color_scheme="dark" if dark else "light",
-            reduced_motion="reduce",
+            reduced_motion="no-preference" if motion else "reduce",
             **options,
         )
         visitor = Visitor(context, site)

@@ -159,6 +159,26 @@ def test_a_decision_that_lost_the_race(visit: Visit, people: dict[str, Any], wor
     expect(page.get_by_role("main")).to_contain_text("Nothing waits for you")
 
 
+def test_a_decided_row_leaves_and_the_next_is_open(
+    visit: Visit, people: dict[str, Any], world: World
+) -> None:
+    first, second = (
+        world.request(profile=people["profile"], reviewer=people["ben"]) for _ in range(2)
+    )
+    ben = visit(motion=True)
+    page = ben.sign_in(people["ben"])
+    ben.go("/approvals/")
+    row = page.locator(f"#q-{first.pk}")
+    name = row.evaluate("(e) => getComputedStyle(e).viewTransitionName")
+    assert name == f"q-{first.pk}"
+    page.get_by_role("button", name=re.compile("^Approve")).click()
+    expect(row).to_have_count(0)
+    expect(page.locator("#detail")).to_contain_text(str(second.requester))
+    assert page.url.endswith(str(second.pk))
+    page.go_back()
+    expect(page.get_by_role("main")).to_contain_text(str(first.requester))
+
+
 def test_two_clicks_make_one_request(visit: Visit, people: dict[str, Any]) -> None:
     ana = visit()
     page = ana.sign_in(people["ana"])

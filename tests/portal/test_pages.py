@@ -186,3 +186,26 @@ def test_the_home_page_asks_the_database_little(
     client = signed_in(user)
     with django_assert_max_num_queries(30):
         client.get(reverse("home"))
+
+
+def test_pages_for_what_no_view_answers(rf: Any, signed_in: Any, world: World) -> None:
+    from broker import views
+
+    request = rf.get("/")
+    assert "failed at that" in views.server_error(request).content.decode()
+    assert "could not be read" in views.bad_request(request, Exception()).content.decode()
+    assert "may not do that" in views.forbidden(request, Exception()).content.decode()
+    page = signed_in(world.person()).get("/no/such/page")
+    assert page.status_code == 404
+    assert "nothing that you may see" in page.content.decode()
+
+
+def test_a_part_of_a_page_that_is_too_old(world: World, signed_in: Any) -> None:
+    row = world.request()
+    client = signed_in(row.requester, csrf=True)
+    response = client.post(
+        reverse("request-review", kwargs={"pk": row.pk}), headers={"HX-Request": "true"}
+    )
+    assert response.status_code == 403
+    assert "Reload it" in response.content.decode()
+    assert "<html" not in response.content.decode()
