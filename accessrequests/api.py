@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from accessrequests import actions
 from accessrequests.models import AccessRequest, Grant, Review
 from accessrequests.states import RequestState
-from accounts.api import StrictSerializer, VisibleViewSet, caller, is_token
+from accounts.api import StrictSerializer, VisibleViewSet, caller, check_empty, is_token
 from broker.errors import NeedsPerson
 
 
@@ -157,5 +157,6 @@ class RequestViewSet(
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: str) -> Response:
         """Take one's own pending request back."""
+        check_empty(request)
         actions.cancel_request(by=caller(request), request_id=pk)
         return Response(RequestSerializer(self.get_object()).data)

@@ -10,6 +10,7 @@ from rest_framework.request import Request
 
 from accounts.door import fetch
 from accounts.models import ApiToken, User
+from accounts.parsers import StrictJSONParser
 
 Row = TypeVar("Row", bound=Model)
 
@@ -31,6 +32,7 @@ class VisibleViewSet(viewsets.GenericViewSet[Row]):
     """Lists and fetches by `visible_to` the caller; the rest answers 404 and is audited."""
 
     lookup_value_converter = "uuid"
+    parser_classes = (StrictJSONParser,)
 
     def get_queryset(self) -> QuerySet[Row]:
         rows = super().get_queryset()
@@ -59,3 +61,8 @@ class StrictSerializer(serializers.Serializer[Any]):
                     dict.fromkeys(unknown, f"Can't be written here. What can be: {known}.")
                 )
         return super().to_internal_value(data)
+
+
+def check_empty(request: Request) -> None:
+    """Refuse all that is sent to a verb that takes nothing, by name."""
+    StrictSerializer(data=request.data).is_valid(raise_exception=True)

@@ -119,6 +119,14 @@ class IllegalMove(Conflict):
     title = "Illegal move"
 
 
+class TooLarge(KeyturnError):
+    """The body of this call is larger than anything that Keyturn needs."""
+
+    status = 413
+    code = "too-large"
+    title = "Too large"
+
+
 class TooManyTries(KeyturnError):
     """Too many tries that failed. Wait, then try again."""
 

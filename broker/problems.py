@@ -1,9 +1,10 @@
 """Errors of the API, in the form of RFC 9457."""
 
+from itertools import islice
 from typing import Any
 
 from django.conf import settings
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.db import OperationalError
 from django.http import Http404
 from rest_framework import exceptions
@@ -16,9 +17,13 @@ from broker.errors import (
     KeyturnError,
     NotFound,
     NotSignedIn,
+    TooLarge,
     Unavailable,
 )
 from broker.middleware import audit_refusal, problem_headers
+
+# A body with a hundred thousand faults must not be answered with as many sentences.
+MOST_FAULTS = 50
 
 
 class _Other(KeyturnError):
@@ -48,12 +53,18 @@ def flatten(detail: Any, prefix: str = "") -> dict[str, str]:
     return {prefix or "body": str(detail)}
 
 
+def _sayable(text: str) -> str:
+    """Names and values are said back, and JSON can carry what UTF-8 can't: half a surrogate."""
+    return text.encode(errors="replace").decode()
+
+
 def _as_problem(error: Exception) -> KeyturnError | None:
     match error:
         case KeyturnError():
             return error
         case exceptions.ValidationError():
-            return InvalidInput(flatten(error.detail))
+            found = islice(flatten(error.detail).items(), MOST_FAULTS)
+            return InvalidInput({_sayable(field): _sayable(text) for field, text in found})
         case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():
             return NotSignedIn(str(error.detail))
         case exceptions.NotFound() | Http404():
@@ -62,6 +73,8 @@ def _as_problem(error: Exception) -> KeyturnError | None:
             return Forbidden(str(error.detail))
         case PermissionDenied():
             return Forbidden()
+        case RequestDataTooBig():
+            return TooLarge()
         case OperationalError():
             return Unavailable("The database can't answer at the moment; nothing was done.")
         case exceptions.APIException():

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 
 from accessrequests.api import ScopeSerializer
 from accessrequests.models import Grant
-from accounts.api import VisibleViewSet, caller
+from accounts.api import VisibleViewSet, caller, check_empty
 from audit import clock
 from credentials import actions
 from credentials.models import Credential
@@ -98,6 +98,7 @@ class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleView
     @action(detail=True, methods=["post"])
     def credentials(self, request: Request, pk: str) -> Response:
         """Check a credential out. The one that was out before is revoked."""
+        check_empty(request)
         out = actions.check_out(by=caller(request), grant_id=pk)
         grant = out.credential.grant
         body = CheckedOutSerializer(
@@ -117,6 +118,7 @@ class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleView
     @action(detail=True, methods=["post"])
     def end(self, request: Request, pk: str) -> Response:
         """End a grant now. What is out under it is refused at once and revoked."""
+        check_empty(request)
         actions.end_grant(by=caller(request), grant_id=pk)
         return Response(GrantSerializer(self.get_object()).data)
 
