@@ -1,4 +1,7 @@
-from rest_framework import pagination
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from rest_framework import exceptions, pagination
 
 
 class Cursor(pagination.CursorPagination):
@@ -7,3 +10,17 @@ class Cursor(pagination.CursorPagination):
     ordering = "-id"
     page_size_query_param = "limit"
     max_page_size = 200
+
+    def paginate_queryset(self, queryset: Any, request: Any, view: Any = None) -> Any:
+        self._key = queryset.model._meta.pk
+        return super().paginate_queryset(queryset, request, view)
+
+    def decode_cursor(self, request: Any) -> Any:
+        """A cursor is base64 of an id, so anybody can make one up: what is no id is no cursor."""
+        cursor = super().decode_cursor(request)
+        if cursor is not None and cursor.position is not None:
+            try:
+                self._key.to_python(cursor.position)
+            except ValidationError:
+                raise exceptions.NotFound(self.invalid_cursor_message) from None
+        return cursor
