@@ -1,0 +1,244 @@
+"""The whole story in real processes; then everything that keeps anything is searched."""
+
+import base64
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from accessrequests.models import AccessRequest, Grant
+from accounts.actions import create_token
+from credentials.models import Credential
+from credentials.states import CredentialState
+from tests.canary import scan
+from tests.conftest import free_port, process_environment, wait_for
+from tests.servers import Servers
+from tests.upstream import Upstream
+from tests.world import PASSWORD, UPSTREAM_KEY, World, unique
+
+pytestmark = pytest.mark.usefixtures("committed")
+
+
+@contextmanager
+def process(
+    role: str, argv: list[str], servers: Servers, logs: Path, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process of the broker, as talkative as it can be, with its output in a file."""
+    with (logs / f"{role}.log").open("wb") as log:
+        running = subprocess.Popen(
+            [sys.executable, "-m", *argv],
+            env=process_environment(servers, role) | {"KEYTURN_LOG_LEVEL": "DEBUG"} | environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield running
+        finally:
+            running.terminate()
+            try:
+                running.wait(15)
+            except subprocess.TimeoutExpired:
+                running.kill()
+                running.wait()
+
+
+@dataclass
+class Story:
+    logs: Path
+    heard: list[str] = field(default_factory=list)
+    secrets: dict[str, str] = field(default_factory=dict)
+    marks: dict[str, str] = field(default_factory=dict)
+
+
+def until(true: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.1)
+
+
+def csrf_of(page: httpx.Response) -> str:
+    found = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)
+    assert found is not None, page.text[:500]
+    return found[1]
+
+
+def sign_in(web: httpx.Client, email: str, password: str) -> httpx.Response:
+    form = web.get("/sign-in/")
+    return web.post(
+        "/sign-in/",
+        data={"csrfmiddlewaretoken": csrf_of(form), "username": email, "password": password},
+        headers={"Origin": str(web.base_url).rstrip("/")},
+    )
+
+
+@pytest.fixture(scope="module")
+def story(
+    servers: Servers,
+    django_db_setup: None,
+    django_db_blocker: Any,
+    upstream: Upstream,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Story]:
+    with django_db_blocker.unblock(), ExitStack() as stack:
+        told = Story(tmp_path_factory.mktemp("logs"))
+        told.heard = stack.enter_context(scan.listening(servers.redis_url))
+        play(told, World(upstream.url), servers, stack)
+        stack.close()
+        yield told
+
+
+def play(told: Story, world: World, servers: Servers, stack: ExitStack) -> None:
+    ports = {"web": free_port(), "gateway": free_port()}
+    urls = {role: f"http://127.0.0.1:{port}" for role, port in ports.items()}
+    argv = {
+        "web": ["granian", "--interface=wsgi", "--no-ws", "--blocking-threads=2", "--access-log",
+                "--port", str(ports["web"]), "broker.wsgi:application"],
+        "gateway": ["uvicorn", "gateway.asgi:application", "--port", str(ports["gateway"])],
+        "worker": ["celery", "-A", "broker.celery", "worker", "-B", "--pool=solo",
+                   "--loglevel=DEBUG", "--schedule", str(told.logs / "beat")],
+    }  # fmt: skip
+    environment = {"KEYTURN_BASE_URL": urls["web"], "KEYTURN_GATEWAY_URL": urls["gateway"]}
+    running = {
+        role: stack.enter_context(process(role, each, servers, told.logs, **environment))
+        for role, each in argv.items()
+    }
+    wait_for(urls["web"] + "/healthz/", running["web"])
+    wait_for(urls["gateway"] + "/healthz", running["gateway"])
+
+    profile = world.profile(with_key=True)
+    password = f"{PASSWORD} {unique()}"
+    requester = world.person(profile.requesters, password=password)
+    reviewer = world.person(profile.reviewers, password=password)
+    _, token = create_token(by=requester, owner=requester, name="story")
+    mistyped = f"mistyped {unique()} password"
+    told.secrets = {
+        "upstream key": UPSTREAM_KEY,
+        "API token": token,
+        "password": password,
+        "mistyped password": mistyped,
+    }
+    told.marks = {"justification": f"Ticket {unique()}"}
+
+    with (
+        httpx.Client(base_url=f"{urls['web']}/api/v1", headers={"Authorization": f"Bearer {token}"})
+        as api,
+        httpx.Client(base_url=urls["web"]) as web,
+    ):  # fmt: skip
+        assert sign_in(web, reviewer.email, mistyped).status_code == 400
+        assert sign_in(web, mistyped, mistyped).status_code == 400  # in the wrong field
+        assert sign_in(web, reviewer.email, password).status_code == 302
+
+        filed = api.post(
+            "/requests/",
+            json={"profile": str(profile.pk), "justification": told.marks["justification"]},
+        )
+        assert filed.status_code == 201, filed.text
+        request = AccessRequest.objects.get(pk=filed.json()["id"])
+        page = web.get(f"/requests/{request.pk}/")
+        reviewed = web.post(
+            f"/requests/{request.pk}/review/",
+            data={"csrfmiddlewaretoken": csrf_of(page), "verdict": "approve"},
+            headers={"Origin": urls["web"]},
+        )
+        assert reviewed.status_code == 302, reviewed.text
+        grant = Grant.objects.get(request=request)
+
+        first = api.post(f"/grants/{grant.pk}/credentials/")
+        second = api.post(f"/grants/{grant.pk}/credentials/")
+        assert (first.status_code, second.status_code) == (201, 201)
+        told.secrets |= {"first": first.json()["secret"], "second": second.json()["secret"]}
+        told.marks["credential"] = str(second.json()["credential"]["id"])
+        with httpx.Client() as own:
+            assert sign_in_at(own, urls["web"], requester.email, password) == 302
+            page = own.get(f"{urls['web']}/grants/{grant.pk}/")
+            shown = own.post(
+                f"{urls['web']}/grants/{grant.pk}/check-out/",
+                data={"csrfmiddlewaretoken": csrf_of(page)},
+                headers={"Origin": urls["web"]},
+            )
+            secret = re.search(r"\b(?:hv)?s\.[A-Za-z0-9_\-.]{20,}", shown.text)
+            assert secret is not None, shown.text
+            told.secrets["third"] = secret[0]
+        use(told, f"{urls['gateway']}/e/{profile.endpoint.slug}/v1")
+        # A token in a path or a query is what access logs are afraid of.
+        api.get("/grants/", params={"state": "ended"})
+        assert api.post(f"/grants/{grant.pk}/end/").status_code == 200
+        until(
+            lambda: (
+                not Credential.objects.filter(grant=grant)
+                .exclude(state=CredentialState.REVOKED)
+                .exists()
+            )
+        )
+        use_ended(told, f"{urls['gateway']}/e/{profile.endpoint.slug}/v1")
+
+
+def sign_in_at(client: httpx.Client, url: str, email: str, password: str) -> int:
+    client.base_url = httpx.URL(url)
+    return sign_in(client, email, password).status_code
+
+
+def use(told: Story, base: str) -> None:
+    body = {"model": "demo-small", "messages": [{"role": "user", "content": "hello"}]}
+    bearer = {"Authorization": f"Bearer {told.secrets['third']}"}
+    for extra in ({}, {"stream": True}):
+        answer = httpx.post(f"{base}/chat/completions", json=body | extra, headers=bearer)
+        assert answer.status_code == 200, answer.text
+        assert UPSTREAM_KEY not in answer.text
+        assert UPSTREAM_KEY not in str(answer.headers)
+    assert (
+        httpx.get(f"{base}/models", headers={"api-key": told.secrets["first"]}).status_code == 401
+    )
+    assert httpx.post(f"{base}/chat/completions", content=b"{", headers=bearer).status_code == 400
+
+
+def use_ended(told: Story, base: str) -> None:
+    bearer = {"Authorization": f"Bearer {told.secrets['third']}"}
+    until(lambda: httpx.get(f"{base}/models", headers=bearer).status_code == 401, 5)
+
+
+def test_no_secret_is_in_postgresql(story: Story) -> None:
+    places = scan.postgresql()
+    assert story.marks["justification"] in places["public.accessrequests_accessrequest"]
+    assert story.marks["credential"] in places["public.credentials_credential"]
+    assert scan.seen(story.secrets, places) == []
+
+
+def test_no_secret_is_or_ever_was_in_valkey(story: Story, servers: Servers) -> None:
+    heard = "".join(story.heard)  # a command can come in two parts
+    assert "keyturn:ended" in heard, "pushes were heard"
+    assert "credentials.tasks.sweep" in heard, "tasks were heard"
+    places = scan.valkey(servers.redis_url) | {"commands": heard}
+    assert scan.seen(story.secrets, places) == []
+
+
+def test_no_secret_is_in_any_log(story: Story, servers: Servers) -> None:
+    places = scan.files(story.logs) | scan.files(servers.folder / "logs")
+    places["audit.log"] = (servers.folder / "openbao" / "audit.log").read_text(errors="replace")
+    assert "POST" in places["web.log"], "it wrote of calls"
+    assert "credentials.tasks.sweep" in places["worker.log"], "it wrote of tasks"
+    assert scan.seen(story.secrets, places) == []
+
+
+@pytest.mark.parametrize("how", ["plain", "quoted", "hex", "base64"])
+def test_the_search_finds_what_is_there(how: str) -> None:
+    """Or everything above would be green for nothing."""
+    secret = "s.A/canary+with=signs"
+    text = {
+        "plain": secret,
+        "quoted": quote(secret, safe=""),
+        "hex": secret.encode().hex(),
+        "base64": base64.b64encode(b'{"a": "' + secret.encode() + b'"}').decode(),
+    }[how]
+    assert scan.seen({"it": secret}, {"here": f"... {text} ..."}) == ["it in here"]
+    assert scan.seen({"it": secret}, {"here": "... another ..."}) == []
