@@ -28,6 +28,7 @@ from endpoints.models import AccessProfile, Endpoint
 
 ENDED_SHOWN = dt.timedelta(days=30)
 ROWS = 8
+CREDENTIALS_SHOWN = 3
 
 
 def _with_parts(rows: Grants) -> Grants:
@@ -112,6 +113,12 @@ def _page(user: User, grant: Grant) -> dict[str, Any]:
     endpoint = grant.request.profile.endpoint
     live = grant.is_live(now)
     credentials = list(grant.credentials.all())
+    # The newest few, and all that are not gone; the rest folds away.
+    shown = [
+        item
+        for at, item in enumerate(credentials)
+        if at < CREDENTIALS_SHOWN or item.state != CredentialState.REVOKED
+    ]
     return {
         "grant": grant,
         "row": grant.request,
@@ -126,7 +133,8 @@ def _page(user: User, grant: Grant) -> dict[str, Any]:
         "belongs_to": "" if grant.holder_id == user.pk else reverse("approvals"),
         "can_end": live and can_end(user, grant),
         "credential": _live_credential(grant),
-        "credentials": [(item, item.stuck_since(now)) for item in credentials],
+        "credentials": [(item, item.stuck_since(now)) for item in shown],
+        "earlier": [(item, None) for item in credentials if item not in shown],
         "all_gone": bool(credentials) and _all_gone(grant),
         "snippets": snippets(
             endpoint, settings.KEYTURN_GATEWAY_URL, min(grant.allowed.models, default="")

@@ -163,7 +163,10 @@
       other.setAttribute("aria-selected", String(chosen));
       other.tabIndex = chosen ? 0 : -1;
       const panel = document.getElementById(other.getAttribute("aria-controls"));
-      if (panel) panel.hidden = !chosen;
+      if (panel) {
+        panel.hidden = !chosen;
+        panel.dataset.ready = "";
+      }
     });
     if (focus) tab.focus();
   }
@@ -358,8 +361,12 @@
     });
     const off = document.getElementById("keys-off");
     if (off) off.checked = !keysOff();
-    const first = document.querySelector("[data-focus]");
-    if (first) first.focus();
+    // Once: what comes in later must not pull the reader back.
+    const first = root.querySelector("[data-focus]");
+    if (first) {
+      first.removeAttribute("data-focus");
+      first.focus();
+    }
   }
 
   document.addEventListener("keydown", onKey);

@@ -86,8 +86,8 @@ def clock(moment: dt.datetime) -> SafeString:
     local, today = timezone.localtime(moment), timezone.localdate()
     text = f"{local:%H:%M}"
     days = (local.date() - today).days
-    if days == 1:
-        text = f"tomorrow {text}"
+    if days in {-1, 1}:
+        text = f"{'tomorrow' if days == 1 else 'yesterday'} {text}"
     elif days:
         text = f"{local.day} {local:%b}, {text}"
     return format_html(

@@ -4,6 +4,7 @@ import datetime as dt
 import uuid
 from dataclasses import dataclass
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django.db import connection
 
@@ -75,12 +76,29 @@ def _grant(by: User, reviewer: User, profile: AccessProfile, why: str, **asked: 
     return grant
 
 
+ZONES = (
+    "Europe/Madrid",
+    "America/New_York",
+    "America/Los_Angeles",
+    "Pacific/Auckland",
+    "Asia/Tokyo",
+    "Asia/Karachi",
+)
+
+
+def _afternoon() -> str:
+    """A zone where it is afternoon now, so that no picture is about midnight."""
+    now = dt.datetime.now(dt.UTC)
+    return min(ZONES, key=lambda zone: abs(now.astimezone(ZoneInfo(zone)).hour - 15))
+
+
 def build() -> Scene:
     """Make it all, by the same actions as the people would."""
     data.create()
     ana, ben, dana, chidi = (
         User.objects.get(email=f"{name}@example.com") for name in ("ana", "ben", "dana", "chidi")
     )
+    User.objects.update(time_zone=_afternoon())
     groups = {group.slug: group for group in Group.objects.all()}
 
     def person(email: str, name: str, *slugs: str) -> User:

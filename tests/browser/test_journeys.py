@@ -238,3 +238,16 @@ def test_it_works_without_script(visit: Visit, people: dict[str, Any]) -> None:
     page.get_by_role("button", name=re.compile("^Get credential")).click()
     expect(page.locator("#secret-value")).to_be_visible()
     expect(page.get_by_text("curl", exact=False).last).to_be_visible()
+
+
+def test_the_preview_does_not_pull_the_reader_back_to_the_errors(
+    visit: Visit, people: dict[str, Any]
+) -> None:
+    ana = visit()
+    page = ana.sign_in(people["ana"])
+    ana.go(f"/request/{people['profile'].pk}/")
+    page.get_by_role("button", name="Ask for access").click()
+    expect(page.get_by_role("alert")).to_be_focused()
+    page.get_by_role("radio", name="30 minutes").check()
+    expect(page.locator("#preview")).to_contain_text("30 minutes from the approval on")
+    expect(page.get_by_role("radio", name="30 minutes")).to_be_focused()
