@@ -29,8 +29,16 @@ class Redact(logging.Filter):
         record.msg = _neutral(redact(record.getMessage()))
         record.args = ()
         if record.exc_info and not record.exc_text:
-            record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
+            record.exc_text = _indented(logging.Formatter().formatException(record.exc_info))
+        if record.stack_info:
+            record.stack_info = _indented(record.stack_info)
         return True
+
+
+def _indented(text: str) -> str:
+    """A traceback ends with what an exception says, which may be made to look like a line of its
+    own: no line of it begins where one of the log's does."""
+    return "\n".join(f"  {_neutral(line)}" for line in redact(text).split("\n"))
 
 
 def _neutral(text: str) -> str:

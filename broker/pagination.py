@@ -1,5 +1,6 @@
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from rest_framework import exceptions, pagination
 
@@ -13,7 +14,10 @@ class Cursor(pagination.CursorPagination):
 
     def paginate_queryset(self, queryset: Any, request: Any, view: Any = None) -> Any:
         self._key = queryset.model._meta.pk
-        return super().paginate_queryset(queryset, request, view)
+        page: Any = super().paginate_queryset(queryset, request, view)
+        # The links to other pages, like all others, are never built from a Host header.
+        self.base_url = settings.KEYTURN_BASE_URL + request.get_full_path()
+        return page
 
     def decode_cursor(self, request: Any) -> Any:
         """A cursor is base64 of an id, so anybody can make one up: what is no id is no cursor."""

@@ -17,7 +17,12 @@ LONGEST = dt.timedelta(days=7)
 
 def check_upstream(url: str) -> None:
     """Raise ValidationError unless `url` can be an upstream's base URL."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ValidationError(f"This is no URL: {error}.") from error
+    if not url.isprintable():
+        raise ValidationError("A URL has no control characters.")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValidationError("Give an http or https URL, such as https://llm.internal:8443.")
     if parts.query or parts.fragment or parts.username or parts.password:
