@@ -1,0 +1,58 @@
+"""Durations as people say them, and the gateway's only route, against generated input."""
+
+import datetime as dt
+import re
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from accessrequests.actions import in_words
+from gateway.dialects import METHODS, ROUTE
+
+UNITS = {"day": 1440, "hour": 60, "minute": 1}
+
+
+@given(st.integers(min_value=0, max_value=60 * 24 * 400), st.integers(0, 59))
+@example(0, 0)
+@example(1, 0)
+@example(60, 0)
+@example(1440, 59)
+def test_words_say_the_duration_to_the_minute(minutes: int, seconds: int) -> None:
+    words = in_words(dt.timedelta(minutes=minutes, seconds=seconds))
+    parts = re.findall(r"(\d+) (day|hour|minute)(s?)", words)
+    assert " ".join(f"{n} {unit}{s}" for n, unit, s in parts) == words
+    assert sum(int(n) * UNITS[unit] for n, unit, _ in parts) == minutes
+    assert all((s == "") == (n == "1") for n, _, s in parts)
+    assert "0" not in {n for n, _, _ in parts} or words == "0 minutes"
+
+
+slugs = st.from_regex(r"\A[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?\Z")
+calls = st.sampled_from(sorted(METHODS))
+noise = st.binary(max_size=12) | st.sampled_from(
+    [b"/", b"//", b"..", b"/../", b"%2f", b"%2e%2e", b"\n", b"\x00", b";", b"?", b"#", b"A", b"."]
+)
+
+
+@given(slugs, calls)
+def test_the_gateway_has_a_route_for_what_it_serves(slug: str, call: bytes) -> None:
+    found = ROUTE.fullmatch(b"/e/" + slug.encode() + b"/v1/" + call)
+    assert found is not None
+    assert (found["endpoint"].decode(), found["call"]) == (slug, call)
+
+
+@given(slugs, calls, noise, st.integers(min_value=0, max_value=200))
+def test_it_has_none_for_a_second_spelling(slug: str, call: bytes, extra: bytes, at: int) -> None:
+    path = b"/e/" + slug.encode() + b"/v1/" + call
+    spelt = path[:at] + extra + path[at:]
+    found = ROUTE.fullmatch(spelt)
+    if found is not None:
+        # Only another endpoint's own name: the path is exactly what its parts say.
+        assert spelt == b"/e/" + found["endpoint"] + b"/v1/" + found["call"]
+        assert re.fullmatch(rb"[a-z0-9-]{1,50}", found["endpoint"])
+        assert found["call"] in METHODS
+
+
+@given(st.binary(max_size=80))
+def test_it_has_none_for_noise(path: bytes) -> None:
+    found = ROUTE.fullmatch(path)
+    assert found is None or path.startswith(b"/e/")
