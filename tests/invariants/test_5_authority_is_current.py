@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.test import Client
 
 from accessrequests.actions import file_request, review_request
 from accessrequests.models import AccessRequest, Grant, Review
@@ -23,6 +22,7 @@ from credentials.models import Credential
 from credentials.states import CredentialState
 from endpoints.actions import retire_endpoint
 from endpoints.models import AccessProfile
+from tests.api.callers import Caller
 from tests.servers import Servers
 from tests.world import MODELS, World
 
@@ -193,9 +193,7 @@ def test_one_of_two_approvers_is_enough(world: World, grant: Grant, reviewer: Us
 
 def test_the_refusal_of_a_check_out_says_why_and_is_on_record(grant: Grant, reviewer: User) -> None:
     reviewer_leaves(grant.request, reviewer)
-    client = Client()
-    client.force_login(grant.holder)
-    answer = client.post(f"/api/v1/grants/{grant.pk}/credentials/")
+    answer = Caller(grant.holder).send("POST", f"grants/{grant.pk}/credentials/")
     assert (answer.status_code, answer.json()["code"]) == (409, "authority-lost")
     assert "Nobody who approved it" in answer.json()["detail"]
     row = AuditEvent.objects.filter(
