@@ -66,22 +66,6 @@ initialize "policies" {
   }
 }
 
-# What a gateway token is. The broker raises its TTL by accessor up to the end of the grant;
-# the holder can't, as the token's policy opens nothing.
-initialize "tokens" {
-  request "gateway-token" {
-    operation = "update"
-    path      = "keyturn/auth/token/roles/gateway-token"
-    data = {
-      allowed_policies        = ["gateway-token"]
-      orphan                  = true
-      renewable               = true
-      token_no_default_policy = true
-      token_type              = "service"
-    }
-  }
-}
-
 # One login per kind of process. The secret ids are generated on the host; each process gets
 # the file with its own.
 initialize "logins" {

@@ -18,19 +18,6 @@ path "auth/token/create-orphan" {
   required_parameters = ["policies", "no_default_policy", "ttl", "explicit_max_ttl", "meta"]
 }
 
-# Until credentials.vault mints by the path above.
-path "auth/token/create/gateway-token" {
-  capabilities = ["update"]
-  allowed_parameters = {
-    "policies"         = []
-    "ttl"              = []
-    "explicit_max_ttl" = []
-    "meta"             = []
-    "display_name"     = []
-  }
-  required_parameters = ["ttl", "explicit_max_ttl", "meta"]
-}
-
 path "auth/token/renew-accessor" {
   capabilities = ["update"]
 }

@@ -115,8 +115,9 @@ DEEDS = [
     deed("POST", "auth/token/renew-self", {}, may=OWN_LOGIN),
     deed("POST", "auth/token/revoke-self", {}, may=NOBODY),
     deed("POST", "auth/token/tidy", {}, may=NOBODY),
-    deed("GET", "auth/token/roles/gateway-token", may=NOBODY),
-    deed("POST", "auth/token/roles/gateway-token", {"orphan": True}, may=NOBODY),
+    deed("POST", "auth/token/create/gateway-token", MINT, may=NOBODY),
+    deed("LIST", "auth/token/roles", may=NOBODY),
+    deed("POST", "auth/token/roles/new", {"orphan": True}, may=NOBODY),
     # Upstream secrets
     deed("POST", "kv/data/upstream/new", {"options": {"cas": 0}, "data": {}}, may={"web"}),
     deed("GET", "kv/data/upstream/there", may={"gateway"}),
