@@ -56,6 +56,26 @@ def create_user(
 
 
 @transaction.atomic
+def set_password(*, by: User | None, user: User, password: str) -> None:
+    """Give a person a new password; their sessions end by it. Raises InvalidInput."""
+    try:
+        validate_password(password, user)
+    except ValidationError as error:
+        raise InvalidInput({"password": " ".join(error.messages)}) from error
+    user.set_password(password)
+    user.save(update_fields=["password"])
+    record(Event.PASSWORD_SET, by=by, about=user)
+
+
+@transaction.atomic
+def deactivate_user(*, by: User | None, user: User) -> None:
+    """Close a person's account. Their sessions and API tokens stop at once, the sweep ends the
+    grants that they hold, and gateways refuse these within a second."""
+    if User.objects.filter(pk=user.pk, is_active=True).update(is_active=False):
+        record(Event.USER_DEACTIVATED, by=by, about=user)
+
+
+@transaction.atomic
 def create_group(*, by: User | None, slug: str, name: str) -> Group:
     """Add an empty group. Raises InvalidInput by field."""
     group = Group(slug=slug, name=name)
@@ -111,6 +131,13 @@ def create_token(*, by: User, owner: User, name: str, days: int = 30) -> tuple[A
     return row, token.text
 
 
+@transaction.atomic
+def revoke_token(*, by: User | None, token: ApiToken) -> None:
+    """Make an API token good for nothing. Doing so twice changes nothing."""
+    if ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=clock.now()):
+        record(Event.TOKEN_REVOKED, by=by, about=token, related=(token.owner,))
+
+
 def token_owner(text: str) -> tuple[User, ApiToken] | None:
     """Whose API token this is, if it is one and good for anything at this moment."""
     token = tokens.parse(text)
@@ -158,13 +185,13 @@ def sign_in(*, request: HttpRequest, email: str, password: str) -> User | None:
                 "Too many failed sign-ins for this address. Wait 15 minutes, then try again.",
                 retry_after=int(TRY_WINDOW.total_seconds()),
             )
-        counted = SignInTry.objects.create(account=account, address=address)
+        SignInTry.objects.create(account=account, address=address)
     user = authenticate(request, username=User.objects.normalize_email(email), password=password)
     with transaction.atomic():
         if not isinstance(user, User):
             record(Event.SIGN_IN_REFUSED, by=None, account=account[:16])
             return None
-        SignInTry.objects.filter(pk=counted.pk).delete()
+        SignInTry.objects.filter(account=account, address=address).delete()
         record(Event.SIGNED_IN, by=user)
     return user
 

@@ -77,7 +77,7 @@ ALLOWED_HOSTS = [
     *env.list("KEYTURN_ALLOWED_HOSTS", ["localhost", "127.0.0.1"]),
 ]
 CSRF_TRUSTED_ORIGINS = [KEYTURN_BASE_URL]
-# Proxies in front that end TLS, by how many there are: their X-Forwarded-Proto is believed.
+# A proxy in front that ends TLS and sets X-Forwarded-Proto itself, which is believed then.
 if env.bool("KEYTURN_BEHIND_PROXY", False):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
@@ -100,7 +100,6 @@ INSTALLED_APPS = [
     "django_filters",
     "django_htmx",
     "drf_spectacular",
-    "drf_spectacular_sidecar",
     "pgtrigger",
     "rest_framework",
 ]
@@ -184,7 +183,12 @@ CELERY_BEAT_SCHEDULE = {
     "sweep": {
         "task": "credentials.tasks.sweep",
         "schedule": 1.0,
-        "options": {"expires": 5, "ignore_result": True},
+        "options": {"expires": 5},
+    },
+    "tidy": {
+        "task": "accounts.tasks.tidy",
+        "schedule": 3600.0,
+        "options": {"expires": 3600},
     },
 }
 
@@ -283,9 +287,7 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api/v1",
-    "SWAGGER_UI_DIST": "SIDECAR",
-    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "REDOC_DIST": "SIDECAR",
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENUM_NAME_OVERRIDES": {
         "RequestState": "accessrequests.states.RequestState",
         "GrantState": "accessrequests.states.GrantState",

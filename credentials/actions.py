@@ -177,15 +177,20 @@ def _start_revoking(credential: Credential, reason: RevokeReason, by: User | Non
         reason=reason,
     )
     pk = credential.pk
-    # Should either never happen: gateways poll, and the sweep finds the row by its date.
-    transaction.on_commit(lambda: push.ended([pk]))
-    transaction.on_commit(_ring)
+    # Should it never happen: gateways poll, and the sweep finds the row by its date.
+    transaction.on_commit(lambda: _tell(pk))
 
 
-def _ring() -> None:
-    """The doorbell: makes the sweep come sooner. Never raises, never waits."""
+def _tell(credential: uuid.UUID) -> None:
+    """Gateways first; then the doorbell, which makes the sweep come sooner.
+
+    Where Redis can't be reached for the one it isn't tried for the other: Celery would keep the
+    caller waiting for seconds.
+    """
     from credentials.tasks import sweep
 
+    if not push.ended([credential]):
+        return
     try:
         sweep.apply_async(expires=5, retry=False)
     except sweep.OperationalError as error:
@@ -219,13 +224,6 @@ def _end(grant: Grant, reason: EndReason, by: User | None) -> None:
         state__in=[CredentialState.ISSUING, CredentialState.ACTIVE]
     ):
         _start_revoking(credential, RevokeReason.GRANT_ENDED, by)
-
-
-@transaction.atomic
-def deactivate_user(*, by: User | None, user: User) -> None:
-    """Close a person's account and end every grant that they hold."""
-    if User.objects.filter(pk=user.pk, is_active=True).update(is_active=False):
-        record(Event.USER_DEACTIVATED, by=by, about=user)
 
 
 def end_due_grants() -> int:

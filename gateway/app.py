@@ -61,7 +61,9 @@ class Gateway:
     async def start(self) -> None:
         """Open the pool of upstream connections and begin to watch for what ends."""
         self.upstream = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+            # Shorter than any usual server's: one that closes an idle connection just as a call
+            # goes out on it would fail that call, which may not be repeated.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4),
             timeout=aiohttp.ClientTimeout(
                 total=None, connect=10, sock_read=settings.KEYTURN_GATEWAY_UPSTREAM_TIMEOUT
             ),

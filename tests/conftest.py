@@ -1,4 +1,5 @@
 import contextlib
+import logging
 import os
 import socket
 import subprocess
@@ -20,6 +21,10 @@ from credentials import actions
 from tests.servers import Servers
 from tests.upstream import Upstream
 from tests.world import UPSTREAM_KEY, World
+
+# A line for each call that a test's client makes buries what went wrong.
+for name in ("httpx", "httpx2"):
+    logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")

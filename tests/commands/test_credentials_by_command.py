@@ -54,3 +54,11 @@ def test_an_empty_upstream_key_is_refused(world: World, monkeypatch: pytest.Monk
     with pytest.raises(CommandError, match="key: Must be one line and not empty"):
         printed("upstream_key", endpoint.slug)
     assert vault.upstream_version(endpoint.slug) == 0
+
+
+def test_a_revoked_token_is_refused_at_once(world: World) -> None:
+    text = printed("token", "create", f"--owner={world.person().email}", "--name=CI").strip()
+    assert "is revoked" in printed("token", "revoke", text.split("_")[2])
+    assert token_owner(text) is None
+    with pytest.raises(CommandError, match="no such API token"):
+        printed("token", "revoke", "unknown")

@@ -11,6 +11,7 @@ from django.test import override_settings
 
 from accessrequests.models import Grant
 from accessrequests.states import EndReason
+from accounts.actions import deactivate_user
 from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
@@ -222,7 +223,7 @@ def expire(grant: Grant, world: World) -> EndReason:
 
 
 def deactivate(grant: Grant, world: World) -> EndReason:
-    actions.deactivate_user(by=None, user=grant.holder)
+    deactivate_user(by=None, user=grant.holder)
     return EndReason.REQUESTER_DEACTIVATED
 
 

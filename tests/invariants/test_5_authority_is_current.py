@@ -10,13 +10,13 @@ import pytest
 from accessrequests.actions import file_request, review_request
 from accessrequests.models import AccessRequest, Grant, Review
 from accessrequests.states import EndReason, RequestState
-from accounts.actions import leave_group
+from accounts.actions import deactivate_user, leave_group
 from accounts.models import User
 from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
 from broker.errors import AuthorityLost, Forbidden, InvalidInput, KeyturnError, NotFound
-from credentials.actions import check_out, deactivate_user
+from credentials.actions import check_out
 from credentials.live import live
 from credentials.models import Credential
 from credentials.states import CredentialState

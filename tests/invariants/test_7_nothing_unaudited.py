@@ -26,7 +26,7 @@ from tests.world import PASSWORD, UPSTREAM_KEY, World, move
 pytestmark = pytest.mark.django_db
 
 STATE = (
-    "SELECT json_agg(t) FROM (SELECT 'user' AS kind, id::text, is_active::text AS state FROM"
+    "SELECT json_agg(t) FROM (SELECT 'user' AS kind, id::text, concat(is_active, password) AS state FROM"
     " accounts_user UNION ALL SELECT 'group', id::text, '' FROM accounts_group UNION ALL"
     " SELECT 'member', group_id::text || user_id::text, '' FROM accounts_membership UNION ALL"
     " SELECT 'token', id::text, revoked_at::text FROM accounts_apitoken UNION ALL"
@@ -91,9 +91,23 @@ def create_token(world: World) -> Verb:
     return lambda: accounts.create_token(by=user, owner=user, name="x"), Event.TOKEN_CREATED
 
 
+def set_password(world: World) -> Verb:
+    user = world.person()
+    return (
+        lambda: accounts.set_password(by=None, user=user, password=PASSWORD),
+        Event.PASSWORD_SET,
+    )
+
+
+def revoke_token(world: World) -> Verb:
+    user = world.person()
+    token, _ = accounts.create_token(by=user, owner=user, name="CI")
+    return lambda: accounts.revoke_token(by=None, token=token), Event.TOKEN_REVOKED
+
+
 def deactivate_user(world: World) -> Verb:
     user = world.person()
-    return lambda: credentials.deactivate_user(by=None, user=user), Event.USER_DEACTIVATED
+    return lambda: accounts.deactivate_user(by=None, user=user), Event.USER_DEACTIVATED
 
 
 def create_endpoint(world: World) -> Verb:
@@ -228,6 +242,8 @@ VERBS = [
     leave_group,
     create_token,
     deactivate_user,
+    set_password,
+    revoke_token,
     create_endpoint,
     change_endpoint,
     change_profile,

@@ -3,8 +3,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from accounts.actions import TOKEN_DAYS, create_token
-from accounts.models import User
+from accounts import tokens
+from accounts.actions import TOKEN_DAYS, create_token, revoke_token
+from accounts.models import ApiToken, User
 from broker.errors import InvalidInput
 
 
@@ -23,7 +24,24 @@ class Command(BaseCommand):
             help=f"until it expires, 1 to {TOKEN_DAYS} (%(default)s)",
         )
 
+        revoke = verbs.add_parser("revoke", help="make a token good for nothing")
+        revoke.add_argument("id", help="the 12 characters after kt_pat_, or the whole token")
+
     def handle(self, *_args: Any, **options: Any) -> None:
+        if options["verb"] == "revoke":
+            self._revoke(options["id"])
+        else:
+            self._create(options)
+
+    def _revoke(self, text: str) -> None:
+        parsed = tokens.parse(text)
+        token = ApiToken.objects.filter(lookup=parsed.lookup if parsed else text).first()
+        if token is None:
+            raise CommandError("There is no such API token.")
+        revoke_token(by=None, token=token)
+        self.stdout.write(f"{token} of {token.owner} is revoked.")
+
+    def _create(self, options: dict[str, Any]) -> None:
         owner = User.objects.filter(email=User.objects.normalize_email(options["owner"])).first()
         if owner is None:
             raise CommandError(f"--owner: there is no person with the e-mail {options['owner']}.")

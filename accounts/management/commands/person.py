@@ -1,0 +1,48 @@
+import argparse
+import getpass
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from accounts.actions import deactivate_user, leave_group, set_password
+from accounts.models import Group, User
+from broker.errors import InvalidInput
+
+
+class Command(BaseCommand):
+    help = "One person: set a password, take out of a group, deactivate."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        verbs = parser.add_subparsers(dest="verb", required=True)
+        for verb, words in (
+            ("password", "set it: asked for, or one line on standard input"),
+            ("leave", "take out of a group"),
+            ("deactivate", "close the account; what they hold ends"),
+        ):
+            command = verbs.add_parser(verb, help=words)
+            command.add_argument("email")
+            if verb == "leave":
+                command.add_argument("group", help="the group's slug")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        user = User.objects.filter(email=User.objects.normalize_email(options["email"])).first()
+        if user is None:
+            raise CommandError(f"There is no person with the e-mail {options['email']}.")
+        if options["verb"] == "deactivate":
+            deactivate_user(by=None, user=user)
+            self.stdout.write(f"{user} is deactivated.")
+        elif options["verb"] == "leave":
+            group = Group.objects.filter(slug=options["group"]).first()
+            if group is None:
+                raise CommandError(f"There is no group {options['group']!r}.")
+            leave_group(by=None, user=user, group=group)
+            self.stdout.write(f"{user} is not in {group}.")
+        else:
+            # Never as an argument: those are in the shell's history and in everybody's `ps`.
+            typed = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+            try:
+                set_password(by=None, user=user, password=typed)
+            except InvalidInput as error:
+                raise CommandError(f"password: {error.errors['password']}") from error
+            self.stdout.write(f"{user} has a new password.")

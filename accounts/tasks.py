@@ -1,0 +1,11 @@
+from celery import shared_task
+from django.core.management import call_command
+
+from accounts.actions import forget_old_tries
+
+
+@shared_task(name="accounts.tasks.tidy")
+def tidy() -> None:
+    """Forget what no longer counts: failed sign-ins, sessions that are over."""
+    forget_old_tries()
+    call_command("clearsessions")
