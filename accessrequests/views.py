@@ -22,6 +22,7 @@ from accounts.models import User
 from accounts.session import person
 from audit import clock
 from audit.reading import timeline
+from audit.refusals import record_refusal
 from broker.errors import Conflict, InvalidInput
 from endpoints.models import AccessProfile
 
@@ -301,6 +302,7 @@ def request_review(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         return _not_decided(request, user, row, form)
     except Conflict as error:
         # A decision that lost a race says who decided, and changes nothing.
+        record_refusal(error, by=user, method=request.method, path=request.path)
         status, lost = error.status, error.detail
         messages.warning(request, f"{row.requester}’s request: {lost}")
     else:

@@ -22,6 +22,7 @@ from broker.errors import (
 )
 from broker.middleware import audit_refusal, problem_headers
 
+MEDIA_TYPE = "application/problem+json"
 # A body with a hundred thousand faults must not be answered with as many sentences.
 MOST_FAULTS = 50
 
@@ -85,6 +86,20 @@ def _as_problem(error: Exception) -> KeyturnError | None:
     return None
 
 
+def as_json(problem: KeyturnError, path: str) -> dict[str, Any]:
+    """The members of a problem that came of a call to `path`."""
+    return {
+        "type": f"{settings.KEYTURN_BASE_URL}/problems/{problem.code}/",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": path,
+        "code": problem.code,
+        # What one may not see has nothing to tell.
+        **({} if isinstance(problem, NotFound) else problem.extra),
+    }
+
+
 def problem_response(error: Exception, context: dict[str, Any]) -> Response | None:
     """The answer to an error, as application/problem+json (RFC 9457).
 
@@ -97,17 +112,7 @@ def problem_response(error: Exception, context: dict[str, Any]) -> Response | No
     set_rollback()
     audit_refusal(problem, request)
     response = Response(
-        {
-            "type": f"{settings.KEYTURN_BASE_URL}/problems/{problem.code}/",
-            "title": problem.title,
-            "status": problem.status,
-            "detail": problem.detail,
-            "instance": request.path,
-            "code": problem.code,
-            **({} if isinstance(problem, NotFound) else problem.extra),
-        },
-        status=problem.status,
-        content_type="application/problem+json",
+        as_json(problem, request.path), status=problem.status, content_type=MEDIA_TYPE
     )
     problem_headers(problem, response)
     challenge = getattr(error, "auth_header", None)

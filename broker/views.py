@@ -1,8 +1,16 @@
 """Pages for what went wrong before any view could say it better."""
 
+import sys
+
 from django.contrib.auth.decorators import login_not_required
-from django.http import HttpRequest, HttpResponse
+from django.db import OperationalError
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.template.loader import render_to_string
+
+from broker.errors import KeyturnError, NotFound, Unavailable
+from broker.middleware import problem_headers
+from broker.problems import MEDIA_TYPE, as_json
 
 
 @login_not_required
@@ -29,20 +37,31 @@ def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:  # no
 @login_not_required
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001
     """404: nothing here, or nothing that one may see."""
+    if request.path.startswith("/api/"):
+        return _problem(request, NotFound("The API has nothing at this address."))
     return render(request, "404.html", status=404)
 
 
 @login_not_required
-def server_error(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
-    """500: says so without touching anything that may be what failed."""
-    return HttpResponse(_plain(), status=500)
-
-
-def _plain() -> str:
-    from django.template.loader import render_to_string
-
+def server_error(request: HttpRequest) -> HttpResponse:
+    """500, or 503 where it's the database that can't answer; asks nothing of it again."""
+    down = isinstance(sys.exc_info()[1], OperationalError)
+    if down and request.path.startswith("/api/"):
+        return _problem(request, Unavailable("The database can't answer at the moment."))
     # Without the request: its context processors query the database.
-    return render_to_string("500.html")
+    page = HttpResponse(render_to_string("503.html" if down else "500.html"))
+    page.status_code = 503 if down else 500
+    if down:
+        page["Retry-After"] = "5"
+    return page
+
+
+def _problem(request: HttpRequest, error: KeyturnError) -> HttpResponse:
+    response = JsonResponse(
+        as_json(error, request.path), status=error.status, content_type=MEDIA_TYPE
+    )
+    problem_headers(error, response)
+    return response
 
 
 handler400, handler403, handler404, handler500 = bad_request, forbidden, not_found, server_error
