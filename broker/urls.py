@@ -1,11 +1,12 @@
 from django.urls import include, path
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from drf_spectacular.views import SpectacularAPIView
 from rest_framework.routers import SimpleRouter
 
 from accessrequests.api import RequestViewSet
 from audit.api import AuditEventViewSet
 from broker.health import healthz
 from broker.problem_pages import problem, problems
+from broker.reference import api_reference
 from credentials.api import CredentialViewSet, GrantViewSet
 from endpoints.api import EndpointViewSet, ProfileViewSet
 
@@ -20,7 +21,7 @@ router.register("audit/events", AuditEventViewSet, basename="api-audit-event")
 api = [
     *router.urls,
     path("schema/", SpectacularAPIView.as_view(), name="api-schema"),
-    path("docs/", SpectacularSwaggerSplitView.as_view(url_name="api-schema"), name="api-docs"),
+    path("docs/", api_reference, name="api-docs"),
 ]
 
 urlpatterns = [

@@ -1,0 +1,215 @@
+"""The API's reference page, made from the OpenAPI document, so that the two can't disagree."""
+
+import functools
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_not_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+from drf_spectacular.generators import SchemaGenerator
+
+VERBS = ("get", "post", "put", "patch", "delete")
+# What a reader meets first: asking, then what comes of it.
+ORDER = ("endpoints", "profiles", "requests", "grants", "credentials", "audit")
+_SAMPLES = {
+    "uuid": "0199f3a2-6c1e-7b5a-9d0e-3f6a1c2b4d5e",
+    "date-time": "2026-11-23T10:00:00Z",
+    "email": "ana@example.com",
+    "uri": "https://keyturn.example.com/",
+    "duration": "PT1H",
+    "justification": "Find out why ticket 4711 failed.",
+    "reason": "Use staging for this.",
+}
+
+
+@dataclass
+class Field:
+    """One field or parameter, as a row."""
+
+    name: str
+    type: str
+    about: str = ""
+    required: bool = False
+    values: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Answer:
+    """One status that a call can answer with."""
+
+    status: str
+    words: str
+    fields: list[Field] = field(default_factory=list)
+
+
+@dataclass
+class Call:
+    """One operation."""
+
+    key: str
+    method: str
+    path: str
+    about: str
+    parameters: list[Field]
+    body: list[Field]
+    answers: list[Answer]
+    example: str
+
+
+@dataclass
+class Resource:
+    """Calls of the same first part of the path."""
+
+    name: str
+    calls: list[Call]
+
+
+class _Document:
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+
+    def schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """With references followed, one level."""
+        while True:
+            if "$ref" in schema:
+                name = schema["$ref"].rpartition("/")[2]
+                schema = self.document["components"]["schemas"][name]
+            elif len(schema.get("allOf", [])) == 1:
+                outer = {key: value for key, value in schema.items() if key != "allOf"}
+                schema = {**self.schema(schema["allOf"][0]), **outer}
+            else:
+                return schema
+
+    def type(self, schema: dict[str, Any]) -> str:
+        """Words for a type: `string (uuid) or null`, `list of string`."""
+        schema = self.schema(schema)
+        options = schema.get("oneOf") or schema.get("anyOf")
+        if options:
+            return " or ".join(dict.fromkeys(self.type(option) for option in options))
+        kinds = schema.get("type", "any")
+        words = []
+        for kind in kinds if isinstance(kinds, list) else [kinds]:
+            if kind == "array":
+                words.append(f"list of {self.type(schema.get('items', {}))}")
+            elif kind == "string" and schema.get("format"):
+                words.append(f"string ({schema['format']})")
+            else:
+                words.append(kind)
+        return " or ".join(words)
+
+    def values(self, schema: dict[str, Any]) -> list[str]:
+        """What an enumeration allows."""
+        schema = self.schema(schema)
+        found = [str(value) for value in schema.get("enum", []) if value not in {None, ""}]
+        for option in [*schema.get("oneOf", []), *([schema["items"]] if "items" in schema else [])]:
+            found += self.values(option)
+        return found
+
+    def fields(self, schema: dict[str, Any], *, writing: bool = False) -> list[Field]:
+        """The fields of an object, or of the rows of a page."""
+        schema = self.schema(schema)
+        if "items" in schema:
+            return self.fields(schema["items"])
+        if "results" in schema.get("properties", {}):
+            return self.fields(schema["properties"]["results"])
+        needed = schema.get("required", []) if writing else []
+        return [
+            Field(
+                name=name,
+                type=self.type(inner),
+                about=inner.get("description", ""),
+                required=name in needed,
+                values=self.values(inner),
+            )
+            for name, inner in schema.get("properties", {}).items()
+        ]
+
+    def sample(self, schema: dict[str, Any], name: str = "") -> Any:
+        """A value that shows what to send."""
+        schema = self.schema(schema)
+        if schema.get("enum"):
+            return schema["enum"][0]
+        kind = schema.get("type")
+        if kind == "object":
+            return {key: self.sample(inner, key) for key, inner in schema["properties"].items()}
+        if kind == "array":
+            return ["small"]
+        if kind == "string" and schema.get("format") in _SAMPLES:
+            return _SAMPLES[schema["format"]]
+        if kind in {"boolean", "integer", "number"}:
+            return kind == "boolean" or 1
+        return _SAMPLES.get(name, "text")
+
+    def call(self, path: str, method: str, operation: dict[str, Any]) -> Call:
+        """One operation as the page shows it."""
+        content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+        body = content.get("schema")
+        answers = []
+        for status, answer in sorted(operation["responses"].items()):
+            bodies: list[dict[str, Any]] = list(answer.get("content", {}).values())
+            schema = bodies[0].get("schema", {}) if bodies else {}
+            problem = "Problem" in json.dumps(schema)
+            fields = [] if problem or not schema else self.fields(schema)
+            paged = "Paginated" in json.dumps(schema)
+            words = "a problem" if problem else "a page of" if paged else ""
+            answers.append(Answer(status, words, fields))
+        parameters = [
+            Field(
+                name=item["name"],
+                type=self.type(item["schema"]),
+                about=item.get("description", ""),
+                required=item.get("required", False),
+                values=self.values(item["schema"]),
+            )
+            for item in operation.get("parameters", [])
+        ]
+        return Call(
+            key=operation["operationId"].replace("_", "-"),
+            method=method.upper(),
+            path=path,
+            about=operation.get("description", ""),
+            parameters=parameters,
+            body=self.fields(body, writing=True) if body else [],
+            answers=answers,
+            example=self.example(path, method, body),
+        )
+
+    def example(self, path: str, method: str, body: dict[str, Any] | None) -> str:
+        """The call with curl."""
+        lines = [f"curl {settings.KEYTURN_BASE_URL}{path}"]
+        if method != "get":
+            lines[0] = f"curl -X {method.upper()} {settings.KEYTURN_BASE_URL}{path}"
+        lines.append('-H "Authorization: Bearer $KEYTURN_TOKEN"')
+        if body:
+            lines.append('-H "Content-Type: application/json"')
+            lines.append(f"-d '{json.dumps(self.sample(body))}'".replace("'s ", "’s "))
+        return " \\\n  ".join(lines)
+
+
+@functools.cache
+def resources() -> list[Resource]:
+    """Everything that the OpenAPI document holds, grouped and in reading order."""
+    document = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    reader = _Document(document)
+    found: dict[str, list[Call]] = {}
+    for path, item in document["paths"].items():
+        for method in VERBS:
+            if method in item and "schema" not in path:
+                call = reader.call(path, method, item[method])
+                found.setdefault(item[method]["tags"][0], []).append(call)
+    return [Resource(name, found[name]) for name in sorted(found, key=ORDER.index)]
+
+
+@login_not_required
+@require_safe
+def api_reference(request: HttpRequest) -> HttpResponse:
+    """Every call, with its fields, answers and an example."""
+    return render(
+        request,
+        "reference.html",
+        {"resources": resources(), "base_url": settings.KEYTURN_BASE_URL},
+    )
