@@ -28,4 +28,4 @@ USER 10001
 # Behind the port that Compose publishes; web and gateway are the two that listen.
 ENV GRANIAN_HOST=0.0.0.0 GRANIAN_PORT=8000 UVICORN_HOST=0.0.0.0 UVICORN_PORT=8080
 EXPOSE 8000 8080
-CMD ["granian", "--interface=wsgi", "--no-ws", "--respawn-failed-workers", "--workers-kill-timeout=5s", "broker.wsgi:application"]
+CMD ["granian", "--interface=wsgi", "--no-ws", "--blocking-threads=16", "--respawn-failed-workers", "--workers-kill-timeout=5s", "broker.wsgi:application"]

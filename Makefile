@@ -113,6 +113,10 @@ browser:
 	  echo "##  Install it with:  sudo apt-get install chromium        ##"; \
 	  echo "############################################################"; }; }
 
+.PHONY: pictures
+pictures: $(VENV)/.installed-dev browser ## Every page at 1440 and 390, light and dark, into build/pictures
+	@$(RUN) -m pytest -q tests/browser/pictures.py
+
 # Keep it current
 
 .PHONY: docs

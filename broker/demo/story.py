@@ -91,9 +91,9 @@ class Person:
 
     def call(self, method: str, path: str, body: Any = None) -> requests.Response:
         """One call of the REST API."""
-        headers: dict[str, str | None] = {"Referer": self.base_url}
-        if "keyturn-csrf" in self.http.cookies:
-            headers["X-CSRFToken"] = self.http.cookies["keyturn-csrf"]
+        headers = {"Referer": self.base_url}
+        if csrf := self.http.cookies.get("keyturn-csrf"):
+            headers["X-CSRFToken"] = csrf
         return self.http.request(
             method, f"{self.base_url}/api/v1/{path}", json=body, headers=headers, timeout=20
         )

@@ -13,6 +13,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "granian",
         "--interface=wsgi",
         "--no-ws",
+        # Each holds a connection to PostgreSQL; by itself granian takes hundreds.
+        "--blocking-threads=16",
         "--respawn-failed-workers",
         "--workers-kill-timeout=5s",
         "broker.wsgi:application",
