@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from django.db import models
 
-Actor = Literal["requester", "reviewer", "keyturn"]
+Actor = Literal["requester", "reviewer", "owner", "administrator", "keyturn"]
 
 
 class Move(NamedTuple):
@@ -53,10 +53,13 @@ REQUEST_MOVES = (
     Move("pending", "expired", ("keyturn",), "nobody decided within the pending time-out"),
 )
 
+# As accessrequests.permissions.can_end has it; `owner` is the endpoint's.
+WHO_ENDS: tuple[Actor, ...] = ("requester", "reviewer", "owner", "administrator", "keyturn")
+
 GRANT_MOVES = (
     Move("scheduled", "active", ("keyturn",), "its start has come"),
-    Move("scheduled", "ended", ("requester", "reviewer", "keyturn"), "ended before it began"),
-    Move("active", "ended", ("requester", "reviewer", "keyturn"), "expired, given back or revoked"),
+    Move("scheduled", "ended", WHO_ENDS, "ended before it began"),
+    Move("active", "ended", WHO_ENDS, "expired, given back or revoked"),
 )
 
 
