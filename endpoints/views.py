@@ -49,10 +49,15 @@ def catalogue(request: HttpRequest) -> HttpResponse:
     rows = every
     words = request.GET.get("q", "").replace("\x00", "").strip()[:200]
     for word in words.split()[:8]:
-        matching = AccessProfile.objects.filter(endpoint=OuterRef("pk"), retired_at=None).filter(
-            Q(name__icontains=word)
-            | Q(description__icontains=word)
-            | Q(scope__models__icontains=word)
+        # Only what the reader sees may answer: a hit tells of the profile that it's in.
+        matching = (
+            AccessProfile.objects.visible_to(user)
+            .filter(endpoint=OuterRef("pk"), retired_at=None)
+            .filter(
+                Q(name__icontains=word)
+                | Q(description__icontains=word)
+                | Q(scope__models__icontains=word)
+            )
         )
         rows = rows.filter(
             Q(name__icontains=word)
