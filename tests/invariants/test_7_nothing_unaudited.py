@@ -26,8 +26,8 @@ from tests.world import PASSWORD, UPSTREAM_KEY, World, move
 pytestmark = pytest.mark.django_db
 
 STATE = (
-    "SELECT json_agg(t) FROM (SELECT 'user' AS kind, id::text, concat(is_active, password) AS state FROM"
-    " accounts_user UNION ALL SELECT 'group', id::text, '' FROM accounts_group UNION ALL"
+    "SELECT json_agg(t) FROM (SELECT 'user' AS kind, id::text, concat(is_active, password) AS state"
+    " FROM accounts_user UNION ALL SELECT 'group', id::text, '' FROM accounts_group UNION ALL"
     " SELECT 'member', group_id::text || user_id::text, '' FROM accounts_membership UNION ALL"
     " SELECT 'token', id::text, revoked_at::text FROM accounts_apitoken UNION ALL"
     " SELECT 'endpoint', id::text, concat(retired_at, upstream_url) FROM endpoints_endpoint"
