@@ -161,6 +161,26 @@ def running_web(servers: Servers, **environment: str) -> Iterator[Running]:
         yield process
 
 
+@contextlib.contextmanager
+def running_worker(servers: Servers) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a worker, without beat, until the block ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "celery", "--app=broker", "worker", "--concurrency=1"],
+        env=process_environment(servers, "worker"),
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
 def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

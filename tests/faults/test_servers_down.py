@@ -1,5 +1,7 @@
 """One server dies; the rest holds what it promises, and recovers by itself."""
 
+import datetime as dt
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,13 +12,15 @@ import pytest
 from django.db import connection
 
 from accessrequests.models import Grant
+from accessrequests.states import EndReason
 from broker.errors import Unavailable
 from credentials.actions import check_out, end_grant
 from credentials.models import Credential
 from credentials.states import CredentialState
-from tests.conftest import Running, RunningGateway, running_gateway, running_web
+from credentials.sweeper import LOCK, Sweeper
+from tests.conftest import Running, RunningGateway, running_gateway, running_web, running_worker
 from tests.servers import Servers
-from tests.world import World
+from tests.world import World, move
 
 pytestmark = pytest.mark.usefixtures("committed")
 SAY: Any = [{"role": "user", "content": "hello"}]
@@ -183,3 +187,38 @@ def test_the_api_has_its_own_not_found(servers: Servers, portal: Running) -> Non
     answer = httpx.get(f"{portal.url}/api/v1/nothing/")
     assert answer.status_code == 404
     assert answer.json()["code"] == "not-found"
+
+
+def test_without_valkey_and_beat_a_worker_still_revokes_what_expired(
+    servers: Servers, grant: Grant, no_valkey: None
+) -> None:
+    credential = check_out(by=grant.holder, grant_id=grant.pk).credential
+    move(
+        grant,
+        starts_at=dt.timedelta(hours=-1, seconds=1),
+        ends_at=dt.timedelta(hours=-1, seconds=1),
+    )
+    with running_worker(servers):
+        took = seconds_until(lambda: state_of(credential) == CredentialState.REVOKED, 30)
+    assert took < 20, "most of it is the worker's start"
+
+
+def test_of_two_workers_one_sweeps(servers: Servers, grant: Grant) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        try:
+            credential = check_out(by=grant.holder, grant_id=grant.pk).credential
+            end_grant(grant_id=grant.pk, by=None, reason=EndReason.REVOKED)
+            tick = threading.Thread(target=swept_elsewhere)
+            tick.start()
+            tick.join()
+            assert state_of(credential) == CredentialState.REVOKING
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
+
+
+def swept_elsewhere() -> None:
+    try:
+        Sweeper().tick()
+    finally:
+        connection.close()
