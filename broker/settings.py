@@ -250,16 +250,17 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
 STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 # Names with a hash, kept by browsers for ever, once `collectstatic` has run (the image does);
 # before that, files come straight from static/.
-_collected = (STATIC_ROOT / "staticfiles.json").exists()
-WHITENOISE_USE_FINDERS = not _collected
+_collected = BASE_DIR / "staticfiles"
+_hashed = (_collected / "staticfiles.json").exists() or bool(os.environ.get("KEYTURN_COLLECTING"))
+STATIC_ROOT = _collected if _hashed else None
+WHITENOISE_USE_FINDERS = not _hashed
 STORAGES = {
     "staticfiles": {
         "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
-        if _collected or os.environ.get("KEYTURN_COLLECTING")
+        if _hashed
         else "django.contrib.staticfiles.storage.StaticFilesStorage"
     }
 }
