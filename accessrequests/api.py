@@ -3,6 +3,7 @@
 import datetime as dt
 from typing import Any
 
+import django_filters
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import mixins, serializers, status
 from rest_framework.decorators import action
@@ -96,6 +97,13 @@ class ReviewSerializer(serializers.ModelSerializer[Review]):
         read_only_fields = fields
 
 
+class RequestFilter(django_filters.FilterSet):
+    state = django_filters.ChoiceFilter(choices=RequestState.choices)
+    profile = django_filters.UUIDFilter()
+    endpoint = django_filters.CharFilter(field_name="profile__endpoint__slug", label="its slug")
+    requester = django_filters.CharFilter(field_name="requester__email", label="their e-mail")
+
+
 @extend_schema_view(
     create=extend_schema(request=FileSerializer, responses={201: RequestSerializer}),
 )
@@ -108,12 +116,7 @@ class RequestViewSet(
         "profile__endpoint", "profile__reviewers", "requester", "grant"
     ).order_by()
     serializer_class = RequestSerializer
-    filterset_fields = {
-        "state": ["exact"],
-        "profile": ["exact"],
-        "requester__email": ["exact"],
-        "profile__endpoint__slug": ["exact"],
-    }
+    filterset_class = RequestFilter
 
     def create(self, request: Request) -> Response:
         """Ask for access."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import django_filters
 from django.conf import settings
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, serializers, status
@@ -11,6 +12,7 @@ from rest_framework.response import Response
 
 from accessrequests.api import ScopeSerializer
 from accessrequests.models import Grant
+from accessrequests.states import GrantState
 from accounts.api import VisibleViewSet, caller, check_empty
 from audit import clock
 from credentials import actions
@@ -77,6 +79,15 @@ class CheckedOutSerializer(serializers.Serializer[Any]):
     expires_at = serializers.DateTimeField()
 
 
+class GrantFilter(django_filters.FilterSet):
+    state = django_filters.ChoiceFilter(choices=GrantState.choices)
+    request = django_filters.UUIDFilter()
+    endpoint = django_filters.CharFilter(
+        field_name="request__profile__endpoint__slug", label="its slug"
+    )
+    holder = django_filters.CharFilter(field_name="holder__email", label="their e-mail")
+
+
 class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewSet[Grant]):
     """Grants: the caller's own, and those of profiles that they review."""
 
@@ -87,12 +98,7 @@ class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleView
         "request__profile__reviewers",
     ).order_by()
     serializer_class = GrantSerializer
-    filterset_fields = {
-        "state": ["exact"],
-        "holder__email": ["exact"],
-        "request": ["exact"],
-        "request__profile__endpoint__slug": ["exact"],
-    }
+    filterset_class = GrantFilter
 
     @extend_schema(request=None, responses={201: CheckedOutSerializer})
     @action(detail=True, methods=["post"])

@@ -1,5 +1,6 @@
 """Endpoints and access profiles, as far as the caller may see them."""
 
+import django_filters
 from django.conf import settings
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
@@ -72,6 +73,11 @@ class ProfileSerializer(serializers.ModelSerializer[AccessProfile]):
         read_only_fields = fields
 
 
+class ProfileFilter(django_filters.FilterSet):
+    endpoint = django_filters.CharFilter(field_name="endpoint__slug", label="its slug")
+    slug = django_filters.CharFilter()
+
+
 class EndpointViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewSet[Endpoint]):
     """What may be asked for, reviewed or is owned by the caller."""
 
@@ -89,4 +95,4 @@ class ProfileViewSet(
         "endpoint", "requesters", "reviewers"
     ).order_by()
     serializer_class = ProfileSerializer
-    filterset_fields = {"slug": ["exact"], "endpoint__slug": ["exact"]}
+    filterset_class = ProfileFilter

@@ -142,7 +142,7 @@ class Story:
         self.timeline.step("Ana, Ben (reviewer) and Chidi (security) are signed in")
 
     def _ask_and_approve(self, duration: str, *, show: bool = False) -> dict[str, Any]:
-        profiles = self.ana.done("GET", f"profiles/?endpoint__slug={ENDPOINT}&slug={PROFILE}")
+        profiles = self.ana.done("GET", f"profiles/?endpoint={ENDPOINT}&slug={PROFILE}")
         asked = self.ana.done(
             "POST",
             "requests/",

@@ -115,10 +115,10 @@ def test_requests_by_state_profile_requester_and_endpoint(world: World) -> None:
     assert ids(caller.get("requests/")) == both
     assert ids(caller.get("requests/", state="denied")) == {str(denied.pk)}
     assert ids(caller.get("requests/", profile=str(profile.pk))) == both
-    mine = {"requester__email": pending.requester.email}
+    mine = {"requester": pending.requester.email}
     assert ids(caller.get("requests/", **mine)) == {str(pending.pk)}
-    assert ids(caller.get("requests/", profile__endpoint__slug=profile.endpoint.slug)) == both
-    assert ids(caller.get("requests/", profile__endpoint__slug="another")) == set()
+    assert ids(caller.get("requests/", endpoint=profile.endpoint.slug)) == both
+    assert ids(caller.get("requests/", endpoint="another")) == set()
 
 
 def test_the_record_by_event_object_and_time(grant: Grant, caller: Caller) -> None:
