@@ -56,7 +56,7 @@ VERBS: dict[RequestState, Callable[[AccessRequest, World], None]] = {
 }
 
 
-@pytest.mark.parametrize(("source", "target"), product(RequestState, VERBS))
+@pytest.mark.parametrize(("source", "target"), list(product(RequestState, VERBS)))
 def test_a_request_makes_the_moves_of_the_table_and_no_other(
     source: RequestState, target: RequestState, world: World
 ) -> None:
@@ -79,7 +79,7 @@ def test_a_request_makes_the_moves_of_the_table_and_no_other(
     assert (request.state, request.decided_at, request.decided_by) == before
 
 
-@pytest.mark.parametrize(("source", "target"), product(RequestState, RequestState))
+@pytest.mark.parametrize(("source", "target"), list(product(RequestState, RequestState)))
 def test_postgresql_lets_a_request_make_the_same_moves(
     source: RequestState, target: RequestState, world: World
 ) -> None:
@@ -172,7 +172,7 @@ def test_a_grant_is_ended_from_every_state_once(source: GrantState, world: World
         assert after[1:] == (str(grant.holder), EndReason.GIVEN_BACK)
 
 
-@pytest.mark.parametrize(("source", "target"), product(GrantState, GrantState))
+@pytest.mark.parametrize(("source", "target"), list(product(GrantState, GrantState)))
 def test_postgresql_lets_a_grant_make_the_moves_of_the_table_and_no_other(
     source: GrantState, target: GrantState, world: World
 ) -> None:

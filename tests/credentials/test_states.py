@@ -51,7 +51,7 @@ def columns_of(state: CredentialState, credential: Credential) -> dict[str, Any]
     return held
 
 
-@pytest.mark.parametrize(("source", "target"), product(CredentialState, CredentialState))
+@pytest.mark.parametrize(("source", "target"), list(product(CredentialState, CredentialState)))
 def test_postgresql_lets_a_credential_make_the_moves_of_the_table_and_no_other(
     source: CredentialState, target: CredentialState, world: World
 ) -> None:
