@@ -1,10 +1,12 @@
 """Takes a picture of every page at 1440 and 390 pixels, light and dark: `make pictures`.
 
-They go to build/pictures/; the three that README.md shows also go to docs/images/. It is a pytest
+They go to build/pictures/; the three that README.md shows also go to docs/images/, and all of them
+to docs/images/pages/ in 256 colours where Debian's pngquant is installed. It is a pytest
 file so that it gets the same servers as the tests; it is not collected by their run.
 """
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,10 @@ def test_pictures(
     guest.page.get_by_label("Password").fill("wrong")
     guest.page.get_by_role("button", name="Sign in", exact=True).click()
     _snap(guest, "sign-in-error", size, theme)
+    guest.go("/api/v1/docs/")
+    _snap(guest, "reference", size, theme)
+    guest.go("/problems/authority-lost/")
+    _snap(guest, "problem", size, theme)
 
     ana = visit(**look)
     ana.sign_in(scene.ana, PASSWORD)
@@ -136,3 +142,20 @@ def test_pictures(
     for shot, file in SHOWN.items():
         if shot.endswith(f"{size}-{theme}"):
             shutil.copy(OUT / f"{shot}.png", ROOT / "docs" / "images" / file)
+    _keep_small(size, theme)
+
+
+def _keep_small(size: str, theme: str) -> None:
+    """A third of the size, so that the history doesn't grow by megabytes with each new look."""
+    pngquant = shutil.which("pngquant")
+    if pngquant is None:
+        print("No pngquant: docs/images/pages/ stays as it is")  # noqa: T201
+        return
+    pages = ROOT / "docs" / "images" / "pages"
+    pages.mkdir(exist_ok=True)
+    for picture in OUT.glob(f"*-{size}-{theme}.png"):
+        target = pages / picture.name
+        subprocess.run(
+            [pngquant, "--quality=60-90", "--strip", "--force", "--output", target, picture],
+            check=True,
+        )
