@@ -59,6 +59,11 @@ class Call:
     answers: list[Answer]
     example: str
 
+    @property
+    def problems(self) -> list[str]:
+        """The statuses that come with problem details."""
+        return [answer.status for answer in self.answers if answer.words == "a problem"]
+
 
 @dataclass
 class Resource:
