@@ -81,7 +81,8 @@ class CheckedOutSerializer(serializers.Serializer[Any]):
 
 class GrantFilter(django_filters.FilterSet):
     state = django_filters.ChoiceFilter(choices=GrantState.choices)
-    request = django_filters.UUIDFilter()
+    # The metaclass takes it out of the class, where `request` is the HTTP request.
+    request = django_filters.UUIDFilter()  # type: ignore[assignment]
     endpoint = django_filters.CharFilter(
         field_name="request__profile__endpoint__slug", label="its slug"
     )
