@@ -1,6 +1,5 @@
 """Filing, reading, reviewing and cancelling access requests."""
 
-import datetime as dt
 from typing import Any
 
 import django_filters
@@ -25,11 +24,13 @@ class FileSerializer(StrictSerializer):
     """An ask for access. Duration and models default to the profile's."""
 
     profile = serializers.UUIDField()
-    justification = serializers.CharField(max_length=actions.JUSTIFICATION_LENGTH)
+    # Blank is for the action to refuse, with all else that is wrong.
+    justification = serializers.CharField(
+        max_length=actions.JUSTIFICATION_LENGTH, allow_blank=True, help_text="not empty"
+    )
     duration = serializers.DurationField(
         format="iso-8601",
         required=False,
-        max_value=dt.timedelta(days=7),
         help_text="ISO 8601, such as PT1H, or seconds",
     )
     models = serializers.ListField(

@@ -52,15 +52,21 @@ class StrictSerializer(serializers.Serializer[Any]):
     """
 
     def to_internal_value(self, data: Any) -> Any:
+        faults: dict[str, Any] = {}
         if isinstance(data, Mapping):
             writable = {name for name, field in self.fields.items() if not field.read_only}
+            known = ", ".join(sorted(writable)) or "nothing"
             unknown = [str(key) for key in data if key not in writable]
-            if unknown:
-                known = ", ".join(sorted(writable)) or "nothing"
-                raise serializers.ValidationError(
-                    dict.fromkeys(unknown, f"Can't be written here. What can be: {known}.")
-                )
-        return super().to_internal_value(data)
+            faults = dict.fromkeys(unknown, f"Can't be written here. What can be: {known}.")
+        try:
+            value = super().to_internal_value(data)
+        except serializers.ValidationError as error:
+            # All that is wrong at once, not one thing after the other.
+            detail: Any = error.detail
+            raise serializers.ValidationError({**faults, **detail}) from error
+        if faults:
+            raise serializers.ValidationError(faults)
+        return value
 
 
 def check_empty(request: Request) -> None:

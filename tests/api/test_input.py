@@ -87,8 +87,8 @@ BAD = [
     ("profile", -1, "UUID"),
     ("justification", MISSING, "required"),
     ("justification", None, "null"),
-    ("justification", "", "blank"),
-    ("justification", " \n\t ", "blank"),
+    ("justification", "", "Say what you need it for"),
+    ("justification", " \n\t ", "Say what you need it for"),
     ("justification", "x" * 2001, "2000"),
     ("justification", "\x00", "Null characters"),
     ("justification", "\ud800", "Surrogate"),
@@ -102,7 +102,7 @@ BAD = [
     ("duration", "PT59S", "1 minute"),
     ("duration", "PT8H0.000001S", "8 hours"),
     ("duration", "P7D", "8 hours"),
-    ("duration", "P8D", "7 days"),
+    ("duration", "P8D", "at most 8 hours"),
     ("duration", 1e300, "format"),
     ("duration", "99999999999 00:00:00", "duration|between"),
     ("duration", None, "null"),
@@ -281,3 +281,17 @@ def test_a_verb_that_takes_nothing_refuses_what_it_is_given(
     pk = pending.pk if path.startswith("requests") else grant.pk
     found = faults(caller.post(path.format(pk), body))
     assert list(found) == list(body)
+
+
+def test_all_that_is_beyond_the_limits_is_named_at_once(
+    caller: Caller, body: dict[str, Any], nothing_written: None
+) -> None:
+    wrong = {"justification": " ", "duration": "P3D", "models": ["gpt"]}
+    assert set(faults(caller.post("requests/", body | wrong))) == set(wrong)
+
+
+def test_fields_that_are_unknown_do_not_hide_the_others(
+    caller: Caller, body: dict[str, Any], nothing_written: None
+) -> None:
+    wrong = {"state": "approved", "profile": "debug"}
+    assert set(faults(caller.post("requests/", body | wrong))) == set(wrong)
