@@ -78,6 +78,7 @@ def check_out(*, by: User, grant_id: uuid.UUID | str) -> CheckedOut:
         _confirm(credential, minted.accessor, by)
         vault.raise_ttl(minted.accessor, lifetime)
     except Exception as error:
+        # Whatever went wrong, a token may be alive that nobody will be told about.
         _doubt(credential, minted.accessor if minted else "")
         if isinstance(error, vault.VaultInvalid) and minted is not None:
             raise Conflict("This credential was taken back while it was being made.") from error
