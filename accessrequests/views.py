@@ -15,7 +15,7 @@ from accessrequests import actions
 from accessrequests.dossier import differences, dossier
 from accessrequests.forms import OTHER, RequestForm, ReviewForm, minutes
 from accessrequests.models import AccessRequest, Review
-from accessrequests.permissions import can_review, eligible_reviewers
+from accessrequests.permissions import can_review
 from accessrequests.states import RequestState
 from accounts.door import fetch
 from accounts.models import User
@@ -343,8 +343,3 @@ def _not_decided(
         )
     context["steps"] = timeline(row.pk)
     return render(request, "accessrequests/request.html", context, status=400)
-
-
-def reviewers_of(row: AccessRequest) -> list[User]:
-    """Whom a request waits for."""
-    return eligible_reviewers(row.profile.reviewers, row.requester)

@@ -112,13 +112,6 @@ class CheckoutInProgress(Conflict):
     title = "Check-out in progress"
 
 
-class IllegalMove(Conflict):
-    """That state can't follow this one."""
-
-    code = "illegal-move"
-    title = "Illegal move"
-
-
 class TooLarge(KeyturnError):
     """The body of this call is larger than anything that Keyturn needs."""
 

@@ -39,8 +39,6 @@ WHAT_TO_DO = {
     "request, which is judged by what holds now.",
     "checkout-in-progress": "Wait a second and try again. If another program shares this grant, "
     "let one of them check out: each check-out revokes the one before.",
-    "illegal-move": "Read the object again and compare its `state` with the tables in "
-    "docs/request-states.md.",
     "too-large": "Send less: the answer says how many bytes a body may have, where that is known.",
     "too-many-tries": "Wait for as many seconds as the `Retry-After` header says. Sessions that "
     "are open already go on working.",
