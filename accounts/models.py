@@ -30,7 +30,7 @@ class Users(BaseUserManager["User"]):
 
 
 class User(AbstractBaseUser):
-    """A person."""
+    """A person, or a program that a person answers for."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     email = models.EmailField(unique=True)
@@ -39,6 +39,17 @@ class User(AbstractBaseUser):
     is_active = models.BooleanField(default=True)
     is_administrator = models.BooleanField(default=False)
     is_auditor = models.BooleanField(default=False, help_text="reads everything, changes nothing")
+    manager = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="reports"
+    )
+    owner = models.ForeignKey(
+        "self",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="service_accounts",
+        help_text="the person who answers for this service account; empty for people",
+    )
     created_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
 
     objects: ClassVar[Users] = Users()
@@ -51,11 +62,21 @@ class User(AbstractBaseUser):
         constraints = [
             models.CheckConstraint(
                 condition=models.Q(email=Lower("email")), name="user_email_lower_case"
-            )
+            ),
+            models.CheckConstraint(
+                condition=~models.Q(manager=models.F("id")) & ~models.Q(owner=models.F("id")),
+                name="user_not_above_themself",
+                violation_error_message="Nobody is their own manager or owner.",
+            ),
         ]
 
     def __str__(self) -> str:
         return self.full_name or self.email
+
+    @property
+    def is_service(self) -> bool:
+        """Whether this is a program's account rather than a person's."""
+        return self.owner_id is not None
 
     @property
     def sees_everything(self) -> bool:
@@ -69,6 +90,7 @@ class Group(models.Model):
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     slug = models.SlugField(unique=True)
     name = models.CharField(max_length=100)
+    is_rota = models.BooleanField(default=False, help_text="its members are on call")
     members = models.ManyToManyField(
         User, through="Membership", related_name="member_of", blank=True
     )

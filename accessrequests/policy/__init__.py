@@ -1,0 +1,1 @@
+"""Policy: who may open what, for how long, with whose consent."""
