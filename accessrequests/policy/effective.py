@@ -170,7 +170,7 @@ class Effective:
             )
             for step in self.steps
         ]
-        # Only auto_approve_when dispenses with people: what skips every step skips all but the last.
+        # Only auto_approve_when dispenses with people: if all would be skipped, the last isn't.
         if all(needed.skipped for needed in steps):
             steps[-1] = NeededStep(steps[-1].step, skipped=False)
         return Ruling(problems, automatic, tuple(steps))

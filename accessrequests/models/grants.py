@@ -1,0 +1,143 @@
+import datetime as dt
+
+import pgtrigger
+from django.db import models
+from django.db.models import Exists, F, OuterRef, Q
+
+from accessrequests.models.requests import AccessRequest, Route, reviewed_by
+from accessrequests.models.reviews import Review
+from accessrequests.states import GRANT_MOVES, EndReason, GrantState, pairs
+from accounts.models import User
+from audit.clock import ClockTimestamp
+from audit.ids import new_id
+from audit.keeping import refuse_truncate
+from endpoints.scope import Scope
+
+
+class Grants(models.QuerySet["Grant"]):
+    def visible_to(self, user: User) -> "Grants":
+        """One's own, and those that one may review or end; everything for auditors."""
+        if user.sees_everything:
+            return self
+        return self.filter(
+            Q(holder=user)
+            | Q(holder__owner=user)
+            | reviewed_by(user, "request__profile__")
+            | Q(request__profile__endpoint__owner=user)
+            | Exists(Route.objects.to(user).filter(request=OuterRef("request")))
+            | Exists(Review.objects.filter(request=OuterRef("request"), reviewer=user))
+        )
+
+    def live(self) -> "Grants":
+        """Those that hold at this moment, whatever any worker has or hasn't done."""
+        return self.filter(
+            ended_at=None, starts_at__lte=ClockTimestamp(), ends_at__gt=ClockTimestamp()
+        ).exclude(state=GrantState.ENDED)
+
+
+class Grant(models.Model):
+    """The approved window: from, until, scope, and why and when it ended."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    request = models.OneToOneField(AccessRequest, on_delete=models.PROTECT, related_name="grant")
+    holder = models.ForeignKey(User, on_delete=models.PROTECT, related_name="grants")
+    state = models.CharField(max_length=10, choices=GrantState.choices, default=GrantState.ACTIVE)
+    scope = models.JSONField()
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+    ended_by = models.CharField(max_length=254, blank=True, default="")
+    end_reason = models.CharField(max_length=30, choices=EndReason.choices, blank=True, default="")
+    warn_at = models.DateTimeField(null=True, help_text="when its holder is told that it ends soon")
+
+    objects = Grants.as_manager()
+
+    class Meta:
+        ordering = ("-id",)
+        indexes = [
+            models.Index(fields=["ends_at"], condition=Q(ended_at=None), name="grant_due"),
+            models.Index(fields=["holder", "-id"], name="grant_by_holder"),
+            models.Index(
+                fields=["starts_at"], condition=Q(state="scheduled"), name="grant_to_start"
+            ),
+            models.Index(
+                fields=["warn_at"],
+                condition=Q(ended_at=None, warn_at__isnull=False),
+                name="grant_to_warn_of",
+            ),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(ends_at__gt=F("starts_at")), name="grant_window_sound"
+            ),
+            models.CheckConstraint(
+                condition=(~Q(state="ended") & Q(ended_at=None, ended_by="", end_reason=""))
+                | (Q(state="ended", ended_at__isnull=False) & ~Q(ended_by="") & ~Q(end_reason="")),
+                name="grant_end_complete",
+            ),
+        ]
+        triggers = [
+            pgtrigger.FSM(name="grant_moves", field="state", transitions=pairs(GRANT_MOVES)),
+            pgtrigger.ReadOnly(
+                name="grant_fixed", fields=["request", "holder", "scope", "starts_at", "ends_at"]
+            ),
+            pgtrigger.Trigger(
+                name="grant_within_request",
+                when=pgtrigger.Before,
+                operation=pgtrigger.Insert,
+                declare=[
+                    ("asked", "accessrequests_accessrequest%ROWTYPE"),
+                    ("lacking", "integer"),
+                ],
+                func="""
+                    SELECT * INTO asked FROM accessrequests_accessrequest
+                        WHERE id = NEW.request_id;
+                    -- Steps that have fewer approvals than the request's own policy asks for.
+                    SELECT count(*) INTO lacking
+                        FROM jsonb_array_elements(asked.policy -> 'steps')
+                            WITH ORDINALITY AS step (needs, place)
+                        WHERE NOT (needs ->> 'skipped')::boolean
+                            AND (needs ->> 'approvals')::integer > (
+                                SELECT count(*) FROM accessrequests_review AS review
+                                WHERE review.request_id = asked.id
+                                    AND review.verdict = 'approve'
+                                    AND review.step = place - 1
+                                    AND review.reviewer_id <> asked.requester_id);
+                    IF asked.state <> 'approved' OR asked.requester_id <> NEW.holder_id
+                        OR NOT NEW.scope <@ asked.scope
+                        OR NEW.scope #> '{models,0}' IS NULL
+                        OR NEW.ends_at - NEW.starts_at > asked.duration
+                        OR NEW.starts_at < asked.starts_at
+                        OR (NOT asked.automatic AND NOT asked.break_glass
+                            AND lacking IS DISTINCT FROM 0)
+                        OR EXISTS (
+                            SELECT 1 FROM accessrequests_review AS review
+                            WHERE review.request_id = asked.id AND (
+                                review.verdict = 'deny'
+                                OR NEW.ends_at - NEW.starts_at > review.duration
+                                OR NOT NEW.scope <@ COALESCE(review.scope, asked.scope)
+                                OR NEW.starts_at < review.starts_at))
+                        OR (asked.extends_id IS NOT NULL AND NEW.starts_at IS DISTINCT FROM (
+                            SELECT ends_at FROM accessrequests_grant WHERE id = asked.extends_id))
+                    THEN
+                        RAISE EXCEPTION 'grant % is beyond what was approved', NEW.id
+                            USING ERRCODE = 'check_violation';
+                    END IF;
+                    RETURN NEW;
+                """,
+            ),
+            pgtrigger.Protect(name="grant_kept", operation=pgtrigger.Delete),
+            refuse_truncate("grant_not_truncated"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.holder} on {self.request.profile}"
+
+    @property
+    def allowed(self) -> Scope:
+        """What the grant holds."""
+        return Scope.parse(self.scope)
+
+    def is_live(self, moment: dt.datetime) -> bool:
+        """Whether the grant holds at this moment, by the clock and not by any worker."""
+        return self.ended_at is None and self.starts_at <= moment < self.ends_at

@@ -1,0 +1,318 @@
+from typing import Any
+
+import pgtrigger
+from django.db import models
+from django.db.models import Exists, F, OuterRef, Q
+
+from accessrequests.states import REQUEST_MOVES, RequestState, pairs
+from accounts.models import Group, Membership, User
+from audit.clock import ClockTimestamp
+from audit.ids import new_id
+from audit.keeping import refuse_truncate
+from endpoints.models import LONGEST, SHORTEST, AccessProfile
+from endpoints.scope import Scope
+
+
+def groups_of(user: User) -> models.QuerySet[Membership, Any]:
+    """The ids of the groups that this person is in, as a subquery."""
+    return Membership.objects.filter(user=user).values("group")
+
+
+def reviewed_by(user: User, path: str) -> Q:
+    """Whether the profile at `path` names a group of this person's as its reviewers."""
+    return Q(**{f"{path}reviewers__in": groups_of(user)})
+
+
+class AccessRequests(models.QuerySet["AccessRequest"]):
+    def visible_to(self, user: User) -> "AccessRequests":
+        """One's own and one's service accounts', and those that one may review or has reviewed;
+        everything for auditors."""
+        if user.sees_everything:
+            return self
+        reviewed = self._reviews(user)
+        routed = Route.objects.to(user).filter(request=OuterRef("pk"))
+        return self.filter(
+            Q(requester=user)
+            | Q(requester__owner=user)
+            | reviewed_by(user, "profile__")
+            | Exists(routed)
+            | Exists(reviewed)
+        )
+
+    def waiting_for(self, user: User) -> "AccessRequests":
+        """Those that this person may decide and hasn't: pending, or owed a review afterwards."""
+        routed = Route.objects.to(user).filter(request=OuterRef("pk"), waiting=True)
+        return self.filter(
+            Exists(routed),
+            ~Exists(self._reviews(user)),
+            Q(state=RequestState.PENDING, pending_until__gt=ClockTimestamp())
+            | Q(state=RequestState.APPROVED, break_glass=True, reviewed_at=None),
+        ).exclude(Q(requester=user) | Q(requester__owner=user))
+
+    @staticmethod
+    def _reviews(user: User) -> models.QuerySet[Any, Any]:
+        related = AccessRequest._meta.get_field("reviews").related_model
+        rows: models.QuerySet[Any, Any] = related._default_manager.filter(  # type: ignore[union-attr]
+            request=OuterRef("pk"), reviewer=user
+        )
+        return rows
+
+
+class AccessRequest(models.Model):
+    """One ask for access to one profile. What was asked never changes; its state does."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    profile = models.ForeignKey(AccessProfile, on_delete=models.PROTECT, related_name="requests")
+    requester = models.ForeignKey(User, on_delete=models.PROTECT, related_name="access_requests")
+    state = models.CharField(
+        max_length=10, choices=RequestState.choices, default=RequestState.PENDING
+    )
+    scope = models.JSONField()
+    duration = models.DurationField()
+    justification = models.CharField(max_length=2000)
+    policy = models.JSONField(help_text="what applied when it was filed")
+    created_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+    pending_until = models.DateTimeField()
+    decided_at = models.DateTimeField(null=True)
+    decided_by = models.CharField(max_length=254, blank=True, default="")
+    starts_at = models.DateTimeField(null=True, help_text="asked for; else it begins at approval")
+    ticket = models.CharField(max_length=100, blank=True, default="")
+    automatic = models.BooleanField(default=False, help_text="decided by policy, by nobody")
+    break_glass = models.BooleanField(default=False, help_text="access first, review after")
+    extends = models.ForeignKey(
+        "Grant", on_delete=models.PROTECT, null=True, related_name="extensions"
+    )
+    together = models.UUIDField(null=True, help_text="shared by all that were asked for at once")
+    step = models.PositiveSmallIntegerField(default=0, help_text="of its policy, from 0")
+    step_since = models.DateTimeField(db_default=ClockTimestamp())
+    decide_by = models.DateTimeField(help_text="when a decision comes too late")
+    remind_at = models.DateTimeField(null=True)
+    escalate_at = models.DateTimeField(null=True)
+    escalations = models.PositiveSmallIntegerField(default=0, help_text="of this step, so far")
+    reviewed_at = models.DateTimeField(null=True, help_text="break-glass: when its review was done")
+
+    objects = AccessRequests.as_manager()
+
+    class Meta:
+        ordering = ("-id",)
+        indexes = [
+            models.Index(
+                fields=["pending_until"],
+                condition=Q(state="pending"),
+                name="request_pending_until",
+            ),
+            models.Index(fields=["requester", "-id"], name="request_by_requester"),
+            models.Index(fields=["state", "-id"], name="request_by_state"),
+            models.Index(fields=["profile", "requester", "-id"], name="request_by_ask"),
+            models.Index(
+                fields=["-decided_at"],
+                condition=Q(decided_at__isnull=False),
+                name="request_by_decision",
+            ),
+            models.Index(
+                fields=["remind_at"], condition=Q(remind_at__isnull=False), name="request_remind"
+            ),
+            models.Index(
+                fields=["escalate_at"],
+                condition=Q(escalate_at__isnull=False),
+                name="request_escalate",
+            ),
+            models.Index(
+                fields=["together"], condition=Q(together__isnull=False), name="request_together"
+            ),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(duration__gte=SHORTEST) & Q(duration__lte=LONGEST),
+                name="request_duration_sound",
+            ),
+            models.CheckConstraint(
+                condition=~Q(justification=""), name="request_justification_given"
+            ),
+            models.CheckConstraint(
+                condition=Q(state="pending", decided_at=None, decided_by="")
+                | (~Q(state="pending") & Q(decided_at__isnull=False) & ~Q(decided_by="")),
+                name="request_decision_complete",
+            ),
+            models.CheckConstraint(
+                condition=~Q(automatic=True, break_glass=True)
+                & ~Q(break_glass=True, extends__isnull=False),
+                name="request_one_way_of_consent",
+            ),
+            models.CheckConstraint(
+                condition=Q(reviewed_at=None) | Q(break_glass=True),
+                name="request_review_afterwards_of_break_glass",
+            ),
+            models.CheckConstraint(
+                condition=Q(state="pending")
+                | Q(remind_at=None, escalate_at=None)
+                | Q(break_glass=True, reviewed_at=None, escalate_at=None),
+                name="request_chased_while_it_waits",
+            ),
+        ]
+        triggers = [
+            pgtrigger.FSM(name="request_moves", field="state", transitions=pairs(REQUEST_MOVES)),
+            pgtrigger.ReadOnly(
+                name="request_fixed",
+                fields=[
+                    "profile",
+                    "requester",
+                    "scope",
+                    "duration",
+                    "justification",
+                    "policy",
+                    "created_at",
+                    "pending_until",
+                    "starts_at",
+                    "ticket",
+                    "automatic",
+                    "break_glass",
+                    "extends",
+                    "together",
+                    "decide_by",
+                ],
+            ),
+            pgtrigger.Trigger(
+                name="request_within_profile",
+                when=pgtrigger.Before,
+                operation=pgtrigger.Insert,
+                declare=[("ceiling", "endpoints_accessprofile%ROWTYPE")],
+                func="""
+                    SELECT * INTO ceiling FROM endpoints_accessprofile WHERE id = NEW.profile_id;
+                    IF NEW.duration > ceiling.max_duration OR NOT NEW.scope <@ ceiling.scope
+                        OR NEW.scope #> '{models,0}' IS NULL
+                    THEN
+                        RAISE EXCEPTION 'request % is beyond its profile', NEW.id
+                            USING ERRCODE = 'check_violation';
+                    END IF;
+                    IF NEW.state <> 'pending' OR jsonb_array_length(NEW.policy -> 'steps') < 1
+                        OR NEW.policy -> 'steps' IS NULL
+                    THEN
+                        RAISE EXCEPTION 'request % does not begin pending', NEW.id
+                            USING ERRCODE = 'check_violation';
+                    END IF;
+                    RETURN NEW;
+                """,
+            ),
+            pgtrigger.Protect(name="request_kept", operation=pgtrigger.Delete),
+            refuse_truncate("request_not_truncated"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.requester} on {self.profile}"
+
+    @property
+    def asked(self) -> Scope:
+        """The scope that was asked for."""
+        return Scope.parse(self.scope)
+
+
+class Routes(models.QuerySet["Route"]):
+    def to(self, user: User) -> "Routes":
+        """Those by which requests reach this person."""
+        return self.filter(Q(group__in=groups_of(user)) | Q(person=user))
+
+
+class Route(models.Model):
+    """A way by which one step of a request reaches those who may decide it.
+
+    `sort_at` orders a queue: when it must be decided, brought forward by its risk.
+    """
+
+    class Via(models.TextChoices):
+        GROUP = "group", "a group"
+        PERSON = "person", "a person"
+        ENDPOINT_OWNER = "endpoint_owner", "the endpoint's owner"
+        REQUESTER_MANAGER = "requester_manager", "the requester's manager"
+        PROFILE_REVIEWERS = "profile_reviewers", "the profile's reviewers"
+
+    request = models.ForeignKey(AccessRequest, on_delete=models.PROTECT, related_name="routes")
+    step = models.PositiveSmallIntegerField()
+    via = models.CharField(max_length=20, choices=Via.choices)
+    group = models.ForeignKey(Group, on_delete=models.PROTECT, null=True, related_name="routes")
+    person = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="routes")
+    escalated = models.BooleanField(default=False)
+    waiting = models.BooleanField(default=False, help_text="it's this step that waits now")
+    sort_at = models.DateTimeField()
+    since = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+
+    objects = Routes.as_manager()
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["sort_at", "request"],
+                include=["group", "person"],
+                condition=Q(waiting=True),
+                name="route_waiting",
+            ),
+            models.Index(fields=["group", "-request"], name="route_by_group"),
+            models.Index(fields=["person", "-request"], name="route_by_person"),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["request", "step", "via", "group", "person"],
+                nulls_distinct=False,
+                name="route_once",
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    via__in=["group", "profile_reviewers"], group__isnull=False, person=None
+                )
+                | Q(
+                    via__in=["person", "endpoint_owner", "requester_manager"],
+                    group=None,
+                    person__isnull=False,
+                ),
+                name="route_to_somebody",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.request_id} to {self.group or self.person}"
+
+
+class Comment(models.Model):
+    """A remark on a request, or a reviewer's question to its requester."""
+
+    class Kind(models.TextChoices):
+        COMMENT = "comment", "commented"
+        QUESTION = "question", "asked"
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    request = models.ForeignKey(AccessRequest, on_delete=models.PROTECT, related_name="comments")
+    author = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    kind = models.CharField(max_length=10, choices=Kind.choices, default=Kind.COMMENT)
+    text = models.CharField(max_length=2000)
+    at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+
+    class Meta:
+        ordering = ("at",)
+        constraints = [models.CheckConstraint(condition=~Q(text=""), name="comment_says_something")]
+        triggers = [
+            pgtrigger.Protect(name="comment_kept", operation=pgtrigger.Update | pgtrigger.Delete),
+            refuse_truncate("comment_not_truncated"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.author}: {self.text[:40]}"
+
+
+class HandOver(models.Model):
+    """One reviewer asked another, who is eligible too, to decide in their place."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    request = models.ForeignKey(AccessRequest, on_delete=models.PROTECT, related_name="hand_overs")
+    by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    to = models.ForeignKey(User, on_delete=models.PROTECT, related_name="handed_over")
+    note = models.CharField(max_length=300, blank=True)
+    at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+
+    class Meta:
+        ordering = ("at",)
+        constraints = [
+            models.CheckConstraint(condition=~Q(by=F("to")), name="hand_over_to_another"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.by} to {self.to}"
