@@ -5,6 +5,7 @@ broker's own namespace, so `revoke-accessor`, which Vault can't scope, can't rea
 those who operate it.
 """
 
+import base64
 import logging
 import threading
 import time
@@ -30,6 +31,8 @@ TOKEN_POLICY = "gateway-token"  # noqa: S105
 # own explicit_max_ttl and takes the role's, so that raising the TTL could outlast the grant.
 MINT_PATH = "auth/token/create-orphan"
 KV_MOUNT = "kv"
+TRANSIT_MOUNT = "transit"
+FACTOR_KEY = "second-factor"
 
 
 class VaultError(Exception):
@@ -288,3 +291,28 @@ def upstream_key(endpoint: str) -> str | None:
             return None
     key: str = answer["data"]["data"]["key"]
     return key
+
+
+def seal(secret: bytes, *, bound_to: str) -> str:
+    """`secret` encrypted by Vault's key for second factors; `unseal` needs the same `bound_to`."""
+    with _calling("seal a second factor") as client:
+        answer = client.adapter.post(
+            f"/v1/{TRANSIT_MOUNT}/encrypt/{FACTOR_KEY}",
+            json={"plaintext": _base64(secret), "associated_data": _base64(bound_to.encode())},
+        )
+    sealed: str = answer["data"]["ciphertext"]
+    return sealed
+
+
+def unseal(sealed: str, *, bound_to: str) -> bytes:
+    """What `seal` encrypted. Raises VaultInvalid where it was bound to something else."""
+    with _calling("unseal a second factor") as client:
+        answer = client.adapter.post(
+            f"/v1/{TRANSIT_MOUNT}/decrypt/{FACTOR_KEY}",
+            json={"ciphertext": sealed, "associated_data": _base64(bound_to.encode())},
+        )
+    return base64.b64decode(answer["data"]["plaintext"])
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -26,6 +26,20 @@ initialize "kv" {
   }
 }
 
+# Seals what PostgreSQL keeps: the secrets of second factors. The key never leaves OpenBao.
+initialize "transit" {
+  request "mount" {
+    operation = "update"
+    path      = "keyturn/sys/mounts/transit"
+    data      = { type = "transit" }
+  }
+  request "second-factor" {
+    operation = "update"
+    path      = "keyturn/transit/keys/second-factor"
+    data      = { type = "aes256-gcm96" }
+  }
+}
+
 # Ties an entry of the audit log to the request that a person made in the portal.
 initialize "auditing" {
   request "request-id-in-clear" {

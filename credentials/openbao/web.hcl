@@ -1,5 +1,6 @@
 # Portal and REST API: mints gateway tokens under a grant, raises their TTL, and stores
-# upstream secrets that people type in. It can't read those back.
+# upstream secrets that people type in. It can't read those back. It seals and unseals the
+# secrets of second factors.
 
 # Only what a grant needs may be said, and only so: the one policy as a string (a list is
 # compared with these values as a whole), an end as a string that starts with 1 to 9, as 0
@@ -29,6 +30,20 @@ path "kv/data/upstream/*" {
 # The version that a write replaces.
 path "kv/metadata/upstream/*" {
   capabilities = ["read"]
+}
+
+# Second factors. One secret a call, and always with the person that it is bound to. Without
+# `create` no other key can be made by naming it.
+path "transit/encrypt/second-factor" {
+  capabilities        = ["update"]
+  allowed_parameters  = { "plaintext" = [], "associated_data" = [] }
+  required_parameters = ["plaintext", "associated_data"]
+}
+
+path "transit/decrypt/second-factor" {
+  capabilities        = ["update"]
+  allowed_parameters  = { "ciphertext" = [], "associated_data" = [] }
+  required_parameters = ["ciphertext", "associated_data"]
 }
 
 path "auth/token/lookup-self" {

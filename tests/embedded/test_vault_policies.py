@@ -21,6 +21,7 @@ MINT = {
     "meta": {"grant": "g-1"},
 }
 MINT_PATH = "auth/token/create-orphan"
+ENCRYPT, DECRYPT = "transit/encrypt/second-factor", "transit/decrypt/second-factor"
 HOLDERS = ("web", "worker", "gateway", "gateway-token", "nobody")
 OWN_LOGIN = {"web", "worker", "gateway"}
 
@@ -66,6 +67,12 @@ class Vault:
         assert answer.status == 200, answer
         return Minted(answer.body["auth"]["client_token"], answer.body["auth"]["accessor"])
 
+    def seal(self, plaintext: str, *, bound_to: str) -> str:
+        body = {"plaintext": plaintext, "associated_data": bound_to}
+        answer = self.ask("web", "POST", ENCRYPT, body)
+        assert answer.status == 200, answer
+        return str(answer.body["data"]["ciphertext"])
+
 
 @pytest.fixture(scope="module")
 def vault(servers: Servers) -> Iterator[Vault]:
@@ -94,7 +101,8 @@ def deed(method: str, path: str, body: Mapping[str, Any] | None = None, *, may: 
 
 
 NOBODY: set[str] = set()
-# {accessor} and {token} are those of a gateway token that was minted for the occasion.
+# {accessor} and {token} are those of a gateway token that was minted for the occasion, {sealed} is
+# a second factor's secret.
 DEEDS = [
     # Tokens
     deed("POST", MINT_PATH, MINT, may={"web"}),
@@ -136,6 +144,22 @@ DEEDS = [
     deed("POST", "kv/data/elsewhere", {"options": {"cas": 0}, "data": {}}, may=NOBODY),
     deed("GET", "kv/config", may=NOBODY),
     deed("POST", "kv/config", {"cas_required": False}, may=NOBODY),
+    # Second factors
+    deed("POST", ENCRYPT, {"plaintext": "AAAA", "associated_data": "QQ=="}, may={"web"}),
+    deed("POST", DECRYPT, {"ciphertext": "{sealed}", "associated_data": "QQ=="}, may={"web"}),
+    deed("POST", ENCRYPT, {"plaintext": "AAAA"}, may=NOBODY),
+    deed("POST", DECRYPT, {"batch_input": [{"ciphertext": "{sealed}"}]}, may=NOBODY),
+    deed("POST", "transit/encrypt/other", {"plaintext": "AAAA"}, may=NOBODY),
+    deed("POST", "transit/rewrap/second-factor", {"ciphertext": "{sealed}"}, may=NOBODY),
+    deed("POST", "transit/datakey/plaintext/second-factor", {}, may=NOBODY),
+    deed("GET", "transit/keys/second-factor", may=NOBODY),
+    deed("LIST", "transit/keys", may=NOBODY),
+    deed("POST", "transit/keys/other", {}, may=NOBODY),
+    deed("POST", "transit/keys/second-factor/config", {"exportable": True}, may=NOBODY),
+    deed("POST", "transit/keys/second-factor/rotate", {}, may=NOBODY),
+    deed("DELETE", "transit/keys/second-factor", may=NOBODY),
+    deed("GET", "transit/export/encryption-key/second-factor", may=NOBODY),
+    deed("GET", "transit/backup/second-factor", may=NOBODY),
     # Logins and policies
     deed("GET", "auth/approle/role/web", may=NOBODY),
     deed("GET", "auth/approle/role/web/role-id", may=NOBODY),
@@ -169,7 +193,11 @@ DEEDS = [
 @pytest.mark.parametrize("what", DEEDS, ids=str)
 def test_each_may_do_its_work_and_nothing_else(vault: Vault, what: Deed, holder: str) -> None:
     minted = vault.mint()
-    fill = {"{accessor}": minted.accessor, "{token}": minted.token}
+    fill = {
+        "{accessor}": minted.accessor,
+        "{token}": minted.token,
+        "{sealed}": vault.seal("AAAA", bound_to="QQ=="),
+    }
     body = what.body and {key: fill.get(str(value), value) for key, value in what.body.items()}
 
     answer = vault.ask(holder, what.method, what.path, body)
@@ -335,6 +363,15 @@ def test_a_write_must_state_the_version_that_it_replaces(vault: Vault) -> None:
     body = {"options": {"cas": version}, "data": {"key": "next"}}
     assert vault.ask("web", "POST", path, body).status == 200
     assert vault.ask("gateway", "GET", path).body["data"]["data"] == {"key": "next"}
+
+
+def test_what_is_sealed_for_one_is_not_unsealed_for_another(vault: Vault) -> None:
+    sealed = vault.seal("AAAA", bound_to="QQ==")
+    assert sealed.startswith("vault:v1:")
+    theirs = {"ciphertext": sealed, "associated_data": "QQ=="}
+    assert vault.ask("web", "POST", DECRYPT, theirs).body["data"] == {"plaintext": "AAAA"}
+    anothers = {"ciphertext": sealed, "associated_data": "Qg=="}
+    assert vault.ask("web", "POST", DECRYPT, anothers).status == 400
 
 
 @pytest.mark.parametrize("role", sorted(OWN_LOGIN))
