@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from typing import ClassVar
 from zoneinfo import available_timezones
 
@@ -51,6 +52,9 @@ class User(AbstractBaseUser):
         help_text="the person who answers for this service account; empty for people",
     )
     created_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+    session_epoch = models.PositiveIntegerField(
+        default=0, editable=False, help_text="counted up to end all sessions"
+    )
 
     objects: ClassVar[Users] = Users()
     USERNAME_FIELD = "email"
@@ -72,6 +76,15 @@ class User(AbstractBaseUser):
 
     def __str__(self) -> str:
         return self.full_name or self.email
+
+    def get_session_auth_hash(self) -> str:
+        """What a session must carry to go on: it changes with the password and the epoch."""
+        return f"{super().get_session_auth_hash()}.{self.session_epoch}"
+
+    def get_session_auth_fallback_hash(self) -> Iterator[str]:
+        """The same under each earlier secret key."""
+        for earlier in super().get_session_auth_fallback_hash():
+            yield f"{earlier}.{self.session_epoch}"
 
     @property
     def is_service(self) -> bool:
@@ -165,3 +178,25 @@ class SignInTry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.account[:8]} at {self.at}"
+
+
+class Totp(models.Model):
+    """A person's second factor: an authenticator that shows a new code every 30 seconds."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    person = models.OneToOneField(User, on_delete=models.CASCADE, related_name="totp")
+    sealed = models.CharField(max_length=500, help_text="the secret, as Vault encrypted it")
+    last_step = models.BigIntegerField(help_text="of the last code taken; older ones are used up")
+    failures = models.PositiveIntegerField(default=0, help_text="wrong codes since the last one")
+    failed_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(sealed__startswith="vault:"), name="totp_secret_is_sealed"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"the second factor of {self.person}"

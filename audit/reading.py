@@ -26,6 +26,10 @@ LOOKS: dict[str, tuple[str, str]] = {
     Event.CREDENTIAL_STUCK: ("alert-triangle", "bad"),
     Event.ACCESS_REFUSED: ("ban", "bad"),
     Event.SIGN_IN_REFUSED: ("ban", "bad"),
+    Event.STEP_UP_REFUSED: ("ban", "bad"),
+    Event.STEP_UP_PROVED: ("shield-check", ""),
+    Event.FACTOR_ADDED: ("lock", ""),
+    Event.FACTOR_REMOVED: ("lock", "wait"),
     Event.SIGNED_IN: ("user", ""),
     Event.SIGNED_OUT: ("logout", ""),
 }
@@ -101,6 +105,8 @@ def sentence(row: AuditEvent) -> str:
             return f"{actor} added {row.subject} to group {data.get('group', '')}"
         case Event.GROUP_LEFT:
             return f"{actor} removed {row.subject} from group {data.get('group', '')}"
+        case Event.FACTOR_REMOVED if row.actor_id == row.subject_id:
+            return f"{actor} removed their second factor"
         case Event.SIGN_IN_REFUSED:
             return "Somebody failed to sign in"
     return f"{actor} {row.get_event_display()} {row.subject}".strip()

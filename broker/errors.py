@@ -68,6 +68,13 @@ class NeedsPerson(Forbidden):
     title = "A person is needed"
 
 
+class StepUpNeeded(Forbidden):
+    """This takes a second factor that was proved more recently."""
+
+    code = "step-up-needed"
+    title = "Second factor needed"
+
+
 class NotFound(KeyturnError):
     """There is nothing here, or nothing that you may see."""
 

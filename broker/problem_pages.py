@@ -27,6 +27,8 @@ WHAT_TO_DO = {
     "self-review": "Wait for another member of the reviewing group, or cancel the request.",
     "needs-person": "Let a reviewer sign in to the portal and decide there. A program can wait by "
     "reading the request until its `state` is no longer `pending`.",
+    "step-up-needed": "Prove your second factor in the portal, at `/step-up/`, and do it again "
+    "there. An API token never counts as a second factor.",
     "not-found": "Check the id. Keyturn answers the same for what doesn't exist and for what you "
     "may not see, so also check whose token you use. The try is on record.",
     "conflict": "Read the object again: it has changed since you last did. Then decide whether "

@@ -5,22 +5,26 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from accounts import factors
 from accounts.actions import deactivate_user, leave_group, set_password
 from accounts.models import Group, User
-from broker.errors import InvalidInput
+from broker.errors import InvalidInput, NotFound
 
 
 class Command(BaseCommand):
-    help = "One person: set a password, take out of a group, deactivate."
+    help = "One person: set a password, take out of a group, remove a lost factor, deactivate."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
         for verb, words in (
             ("password", "set it: asked for, or one line on standard input"),
             ("leave", "take out of a group"),
+            ("factor", "take away the second factor of somebody who lost it"),
             ("deactivate", "close the account; what they hold ends"),
         ):
             command = verbs.add_parser(verb, help=words)
+            if verb == "factor":
+                command.add_argument("what", choices=["remove"])
             command.add_argument("email")
             if verb == "leave":
                 command.add_argument("group", help="the group's slug")
@@ -32,6 +36,12 @@ class Command(BaseCommand):
         if options["verb"] == "deactivate":
             deactivate_user(by=None, user=user)
             self.stdout.write(f"{user} is deactivated.")
+        elif options["verb"] == "factor":
+            try:
+                factors.remove(by=None, person=user)
+            except NotFound as error:
+                raise CommandError(error.detail) from error
+            self.stdout.write(f"{user} has no second factor, and is signed out everywhere.")
         elif options["verb"] == "leave":
             group = Group.objects.filter(slug=options["group"]).first()
             if group is None:

@@ -1,0 +1,186 @@
+"""Second factors: an authenticator's codes (TOTP, RFC 6238), and when a session last proved one.
+
+The secret of a factor is stored as Vault sealed it, bound to its person: a copy of the database
+makes no codes, and a row that is moved to somebody else can't be unsealed. Codes are computed by
+django-otp; its own device isn't used, because that keeps its secret in clear.
+"""
+
+import datetime as dt
+import re
+import secrets
+from collections.abc import Callable
+from typing import NoReturn
+
+from django.contrib.auth import SESSION_KEY
+from django.db import transaction
+from django.db.models import F
+from django.http import HttpRequest
+from django_otp.oath import TOTP
+
+from accounts.models import Totp, User
+from audit import clock
+from audit.events import Event
+from audit.record import record
+from broker.errors import Forbidden, InvalidInput, NotFound, StepUpNeeded, TooManyTries, Unavailable
+
+FRESH = dt.timedelta(minutes=5)  # how old a proof may be that a change of the factor rests on
+STEP = 30  # seconds that a code is shown for; the one before and the one after are taken too
+SECRET_BYTES = 20
+FREE_FAILURES = 5
+FIRST_WAIT = dt.timedelta(seconds=30)  # doubled by each failure more
+LONGEST_WAIT = dt.timedelta(minutes=15)
+PROVED_AT = "factor.proved_at"
+
+
+def _no_vault(*_: object) -> NoReturn:
+    raise Unavailable("Nothing here can seal or unseal a second factor.")
+
+
+# Vault is spoken to by `credentials`, a layer above this one, which sets these two when it starts.
+# Each takes what is to be sealed or unsealed and whom it's bound to. They raise Unavailable.
+seal: Callable[[bytes, str], str] = _no_vault
+unseal: Callable[[str, str], bytes] = _no_vault
+
+
+def proved_at(request: HttpRequest) -> dt.datetime | None:
+    """When the person of this session last proved their second factor, by the database's clock.
+
+    None if never, and for API tokens, even where a session's cookie comes along.
+    """
+    if getattr(request, "auth", None) is not None:
+        return None
+    session = getattr(request, "session", None)
+    if session is None or session.get(SESSION_KEY) != str(request.user.pk):
+        return None
+    text = session.get(PROVED_AT)
+    return None if text is None else dt.datetime.fromisoformat(text)
+
+
+def has_factor(user: User) -> bool:
+    """Whether this person has set up a second factor."""
+    return Totp.objects.filter(person=user).exists()
+
+
+def is_fresh(proof: dt.datetime | None) -> bool:
+    """Whether a proof is recent enough to change the factor itself."""
+    return proof is not None and clock.now() - proof <= FRESH
+
+
+def new_secret(*, by: User) -> str:
+    """A secret for this person's authenticator, sealed. It counts once `add` has taken it."""
+    return seal(secrets.token_bytes(SECRET_BYTES), str(by.pk))
+
+
+def reveal(*, by: User, sealed: str) -> bytes:
+    """A secret of `new_secret`, to be shown to this person while they set it up."""
+    return unseal(sealed, str(by.pk))
+
+
+def add(*, by: User, sealed: str, code: str, proof: dt.datetime | None) -> dt.datetime:
+    """Make this secret the person's second factor, once its first code is right; when that was.
+
+    Their sessions end by it. Raises InvalidInput for a wrong code, and StepUpNeeded where there
+    is a factor already that wasn't proved just now.
+    """
+    code = _well_formed(code)
+    secret = unseal(sealed, str(by.pk))
+    with transaction.atomic():
+        # Of two sessions that set one up at once, the second finds the first one's.
+        User.objects.select_for_update().get(pk=by.pk)
+        now = clock.now()
+        old = Totp.objects.filter(person=by)
+        if old.exists() and not is_fresh(proof):
+            raise StepUpNeeded
+        step = _step_of(code, secret=secret, now=now, after=-1)
+        if step is None:
+            raise InvalidInput({"code": "This isn't the code that belongs to this secret."})
+        replaced, _ = old.delete()
+        Totp.objects.create(person=by, sealed=sealed, last_step=step)
+        _end_sessions(by)
+        record(Event.FACTOR_ADDED, by=by, replaced=bool(replaced))
+    return now
+
+
+def prove(*, by: User, code: str) -> dt.datetime:
+    """Take a code of this person's authenticator; when it was taken. Each works once.
+
+    Raises NotFound where they have no factor, InvalidInput for a wrong or used code, TooManyTries
+    after five of them in a row, Unavailable while Vault is away.
+    """
+    code = _well_formed(code)
+    factor = Totp.objects.filter(person=by).first()
+    if factor is None:
+        raise NotFound("You have no second factor yet.")
+    # Before the transaction: nobody waits for Vault while holding a lock.
+    secret = unseal(factor.sealed, str(by.pk))
+    with transaction.atomic():
+        # Of two that bring the same code at once, the second sees what the first has used up.
+        factor = Totp.objects.select_for_update().filter(pk=factor.pk).first()
+        if factor is None:
+            raise InvalidInput({"code": "Your second factor has just changed. Try again."})
+        now = clock.now()
+        _check_waited(factor, now)
+        step = _step_of(code, secret=secret, now=now, after=factor.last_step)
+        if step is not None:
+            factor.last_step, factor.failures, factor.failed_at = step, 0, None
+            record(Event.STEP_UP_PROVED, by=by)
+        else:
+            factor.failures, factor.failed_at = factor.failures + 1, now
+            record(Event.STEP_UP_REFUSED, by=by, failures=factor.failures)
+        factor.save(update_fields=["last_step", "failures", "failed_at"])
+    # After the commit, which has to count the failure.
+    if step is None:
+        raise InvalidInput(
+            {"code": "This code is wrong or was used already. Wait for the next one."}
+        )
+    return now
+
+
+@transaction.atomic
+def remove(*, by: User | None, person: User, proof: dt.datetime | None = None) -> None:
+    """Take this person's second factor away; their sessions end by it.
+
+    `by` is the person, who must have proved it just now, or None for an operator. Raises
+    Forbidden, StepUpNeeded, and NotFound where there is none.
+    """
+    if by is not None:
+        if by.pk != person.pk:
+            raise Forbidden("Only they themself, or an operator by command, can take it away.")
+        if not is_fresh(proof):
+            raise StepUpNeeded
+    gone, _ = Totp.objects.filter(person=person).delete()
+    if not gone:
+        raise NotFound(f"{person} has no second factor.")
+    _end_sessions(person)
+    record(Event.FACTOR_REMOVED, by=by, about=person)
+
+
+def _end_sessions(person: User) -> None:
+    User.objects.filter(pk=person.pk).update(session_epoch=F("session_epoch") + 1)
+    person.refresh_from_db(fields=["session_epoch"])
+
+
+def _well_formed(code: str) -> str:
+    code = "".join(code.split())
+    if not re.fullmatch("[0-9]{6}", code):
+        raise InvalidInput({"code": "Give the six digits that your authenticator shows."})
+    return code
+
+
+def _step_of(code: str, *, secret: bytes, now: dt.datetime, after: int) -> int | None:
+    """The time step that this code belongs to, if it's one of those that count now."""
+    totp = TOTP(secret, STEP)
+    totp.time = now.timestamp()
+    return int(totp.t()) if totp.verify(int(code), tolerance=1, min_t=after + 1) else None
+
+
+def _check_waited(factor: Totp, now: dt.datetime) -> None:
+    if factor.failed_at is None or factor.failures < FREE_FAILURES:
+        return
+    doubled = min(factor.failures - FREE_FAILURES, 10)
+    left = factor.failed_at + min(FIRST_WAIT * 2**doubled, LONGEST_WAIT) - now
+    if left > dt.timedelta(0):
+        seconds = int(left.total_seconds()) + 1
+        raise TooManyTries(
+            f"Too many wrong codes. Wait {seconds} seconds, then try again.", retry_after=seconds
+        )
