@@ -19,6 +19,6 @@ def _keep_djangos_logging(**_: Any) -> None:
 @signals.worker_init.connect
 def _sweep_unasked(**_: Any) -> None:
     """Each worker sweeps by itself too: correctness must not hang on beat or Redis."""
-    from credentials.sweeper import Sweeper
+    from credentials.sweeper import sweeper
 
-    Sweeper().start()
+    sweeper().start()

@@ -17,7 +17,7 @@ from broker.errors import Unavailable
 from credentials.actions import check_out, end_grant
 from credentials.models import Credential
 from credentials.states import CredentialState
-from credentials.sweeper import LOCK, Sweeper
+from credentials.sweeper import LOCK, sweeper
 from tests.conftest import Running, RunningGateway, running_gateway, running_web, running_worker
 from tests.servers import Servers
 from tests.world import World, move
@@ -219,6 +219,6 @@ def test_of_two_workers_one_sweeps(servers: Servers, grant: Grant) -> None:
 
 def swept_elsewhere() -> None:
     try:
-        Sweeper().tick()
+        sweeper().tick()
     finally:
         connection.close()
