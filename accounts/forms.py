@@ -21,3 +21,23 @@ class SignInForm(forms.Form):
         ),
         error_messages={"required": "Give your password."},
     )
+
+
+class CodeForm(forms.Form):
+    """One code of an authenticator. Whether it is right, the action says."""
+
+    code = forms.CharField(
+        label="Code",
+        help_text="Six digits, from your authenticator.",
+        max_length=20,
+        widget=forms.TextInput(
+            attrs={
+                "class": "form-control code-digits",
+                "autocomplete": "one-time-code",
+                "inputmode": "numeric",
+                "spellcheck": "false",
+                "autofocus": True,
+            }
+        ),
+        error_messages={"required": "Give the six digits that your authenticator shows."},
+    )

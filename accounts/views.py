@@ -1,10 +1,10 @@
 from django.conf import settings
 from django.contrib.auth import login, logout
 from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.views import redirect_to_login
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render, resolve_url
-from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
@@ -13,19 +13,15 @@ from django_htmx.http import HttpResponseClientRefresh
 from accounts import actions
 from accounts.forms import SignInForm
 from accounts.session import person
+from accounts.way_back import way_back
 from audit.events import Event
 from audit.record import record
 from broker.errors import TooManyTries
 
 
 def _next(request: HttpRequest) -> str:
-    """Where to go after signing in: within this site only, or a link could send people away."""
-    wanted = request.POST.get("next") or request.GET.get("next") or ""
-    if url_has_allowed_host_and_scheme(
-        wanted, allowed_hosts={request.get_host()}, require_https=request.is_secure()
-    ):
-        return wanted
-    return resolve_url(settings.LOGIN_REDIRECT_URL)
+    """Where to go after signing in."""
+    return way_back(request, resolve_url(settings.LOGIN_REDIRECT_URL))
 
 
 @login_not_required
@@ -68,8 +64,11 @@ def sign_in(request: HttpRequest) -> HttpResponseBase:
 @never_cache
 @require_POST
 def sign_out(request: HttpRequest) -> HttpResponse:
-    """End the session here and now."""
+    """End the session here and now; `next` is where to go once signed in again."""
+    back = way_back(request, "")
     with transaction.atomic():
         record(Event.SIGNED_OUT, by=person(request))
         logout(request)
+    if back:
+        return redirect_to_login(back)
     return redirect(settings.LOGOUT_REDIRECT_URL)

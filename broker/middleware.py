@@ -1,14 +1,17 @@
 import logging
 import uuid
 from collections.abc import Callable
+from urllib.parse import urlencode, urlsplit
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django_htmx.http import HttpResponseClientRedirect
 
 from accounts.models import User
 from audit.context import Origin, origin, working_for
 from audit.refusals import RECORDED, record_refusal
-from broker.errors import KeyturnError, TooManyTries, Unavailable
+from broker.errors import KeyturnError, StepUpNeeded, TooManyTries, Unavailable
 
 logger = logging.getLogger(__name__)
 Handler = Callable[[HttpRequest], HttpResponse]
@@ -44,6 +47,19 @@ def problem_headers(error: KeyturnError, response: HttpResponse) -> None:
         response["Retry-After"] = str(error.retry_after)
 
 
+def _page_of(request: HttpRequest) -> str:
+    """The page from which this was sent, where it's one of ours; else the first page."""
+    sent_from = request.headers.get("HX-Current-URL")
+    if sent_from is None:
+        if request.method in {"GET", "HEAD"}:
+            return request.get_full_path()
+        sent_from = request.headers.get("Referer", "")
+    parts = urlsplit(sent_from)
+    if f"{parts.scheme}://{parts.netloc}" != f"{request.scheme}://{request.get_host()}":
+        return reverse("home")
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path
+
+
 class Problems:
     """Turns domain errors of the portal into pages; the API has a handler of its own."""
 
@@ -57,13 +73,17 @@ class Problems:
         if not isinstance(error, KeyturnError):
             return None
         audit_refusal(error, request)
-        page = (
-            "errors/problem_fragment.html"
-            if getattr(request, "htmx", False)
-            else "errors/problem.html"
-        )
-        response = render(
-            request, page, {"error": error, "trace": origin().trace}, status=error.status
-        )
+        htmx = getattr(request, "htmx", False)
+        context: dict[str, object] = {"error": error, "trace": origin().trace}
+        if isinstance(error, StepUpNeeded):
+            step_up = f"{reverse('step-up')}?{urlencode({'next': _page_of(request)})}"
+            if htmx:
+                return HttpResponseClientRedirect(step_up)
+            if request.method in {"GET", "HEAD"}:
+                return redirect(step_up)
+            # What was posted isn't kept to be sent again: the person sees and repeats it.
+            context["step_up_url"] = step_up
+        page = "errors/problem_fragment.html" if htmx else "errors/problem.html"
+        response = render(request, page, context, status=error.status)
         problem_headers(error, response)
         return response

@@ -4,6 +4,7 @@ from django.urls import path
 
 from accessrequests import views as accessrequests
 from accounts import views as accounts
+from accounts import views_factors as factors
 from audit import views as audit
 from credentials import views as credentials
 from endpoints import views as endpoints
@@ -12,6 +13,10 @@ urlpatterns = [
     path("", credentials.home, name="home"),
     path("sign-in/", accounts.sign_in, name="sign-in"),
     path("sign-out/", accounts.sign_out, name="sign-out"),
+    path("step-up/", factors.step_up, name="step-up"),
+    path("settings/factor/", factors.factor, name="factor"),
+    path("settings/factor/set-up/", factors.factor_set_up, name="factor-set-up"),
+    path("settings/factor/remove/", factors.factor_remove, name="factor-remove"),
     path("catalogue/", endpoints.catalogue, name="catalogue"),
     path("endpoints/<slug:slug>/", endpoints.endpoint, name="endpoint"),
     path("request/<uuid:profile_id>/", accessrequests.request_new, name="request-new"),
