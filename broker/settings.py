@@ -85,6 +85,7 @@ INSTALLED_APPS = [
     "broker",
     "audit",
     "accounts",
+    "notifications",
     "endpoints",
     "accessrequests",
     "credentials",
@@ -189,6 +190,32 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": 3600},
     },
 }
+
+# Mail: off unless there is a server to hand it to.
+_mail = env.dj_email_url("KEYTURN_EMAIL_URL", "")
+KEYTURN_EMAIL = bool(_mail.get("EMAIL_HOST") or _mail.get("EMAIL_FILE_PATH"))
+if KEYTURN_EMAIL and "EMAIL_BACKEND" not in _mail:
+    raise ImproperlyConfigured("KEYTURN_EMAIL_URL must start with smtp:// or submission://")
+EMAIL_BACKEND = _mail.get("EMAIL_BACKEND", "django.core.mail.backends.dummy.EmailBackend")
+EMAIL_HOST = _mail.get("EMAIL_HOST") or "localhost"
+EMAIL_PORT = _mail.get("EMAIL_PORT") or 25
+EMAIL_HOST_USER = _mail.get("EMAIL_HOST_USER") or ""
+EMAIL_HOST_PASSWORD = _mail.get("EMAIL_HOST_PASSWORD") or ""
+EMAIL_USE_TLS = _mail.get("EMAIL_USE_TLS", False)
+EMAIL_USE_SSL = _mail.get("EMAIL_USE_SSL", False)
+EMAIL_FILE_PATH = _mail.get("EMAIL_FILE_PATH") or None
+EMAIL_TIMEOUT = _mail.get("EMAIL_TIMEOUT") or 10  # seconds for each step of handing a mail over
+if EMAIL_HOST_PASSWORD and not (
+    EMAIL_USE_TLS or EMAIL_USE_SSL or EMAIL_HOST in {"localhost", "127.0.0.1", "::1"}
+):
+    raise ImproperlyConfigured(
+        "KEYTURN_EMAIL_URL would send its password in clear: use submission://, or add ?ssl=true"
+    )
+DEFAULT_FROM_EMAIL = env.str("KEYTURN_EMAIL_FROM", "Keyturn <keyturn@localhost>")
+# Chat: a URL of apprise's with {handle} where the person's name there goes. It is a secret.
+KEYTURN_CHAT_URL = env.str("KEYTURN_CHAT_URL", "")
+if KEYTURN_CHAT_URL and "{handle}" not in KEYTURN_CHAT_URL:
+    raise ImproperlyConfigured("KEYTURN_CHAT_URL must have {handle} where a person's name goes")
 
 AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
@@ -307,12 +334,16 @@ LOGGING = {
             "class": "logging.StreamHandler",
             "formatter": "line",
             "filters": ["redact"],
-        }
+        },
+        "nowhere": {"class": "logging.NullHandler"},
     },
     "root": {"handlers": ["stderr"], "level": KEYTURN_LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "level": "INFO", "propagate": True},
         "django.server": {"handlers": [], "propagate": True},
+        # These two write the addresses that they call, and a chat's has its secret in it.
+        "apprise": {"handlers": ["nowhere"], "propagate": False},
+        "urllib3": {"level": "WARNING"},
         "celery": {"level": "INFO"},
         # A line for each of the sweep's ticks would bury everything else.
         "celery.app.trace": {"level": "WARNING"},

@@ -1,0 +1,75 @@
+"""What people are told of, and what they may choose about it."""
+
+from django.db.models import TextChoices
+
+
+class Kind(TextChoices):
+    """One kind of event that concerns somebody. Names are for ever: rows keep them."""
+
+    REVIEW_WANTED = "review_wanted", "review wanted"
+    REVIEW_REMINDER = "review_reminder", "reminder"
+    ESCALATED = "escalated", "escalated to you"
+    HANDED_OVER = "handed_over", "handed over to you"
+    DECIDED = "decided", "decided"
+    EXPIRED = "expired", "expired undecided"
+    COMMENTED = "commented", "comment"
+    QUESTION = "question", "question"
+    GRANT_STARTED = "grant_started", "access began"
+    GRANT_ENDING = "grant_ending", "access ends soon"
+    GRANT_ENDED = "grant_ended", "access ended"
+    BREAK_GLASS = "break_glass", "break-glass"
+    REVIEW_OWED = "review_owed", "review owed"
+    FACTOR_CHANGED = "factor_changed", "second factor changed"
+
+
+class Topic(TextChoices):
+    """Kinds about which a person chooses together; SECURITY is not for choosing."""
+
+    WAITING = "waiting", "What waits for you"
+    ACCESS = "access", "Your access"
+    COMMENTS = "comments", "Comments"
+    SECURITY = "security", "Break-glass and your second factor"
+
+
+class Email(TextChoices):
+    """When to write."""
+
+    AT_ONCE = "at_once", "At once"
+    DIGEST = "digest", "Once a day"
+    OFF = "off", "Off"
+
+
+TOPICS: dict[Kind, Topic] = {
+    Kind.REVIEW_WANTED: Topic.WAITING,
+    Kind.REVIEW_REMINDER: Topic.WAITING,
+    Kind.ESCALATED: Topic.WAITING,
+    Kind.HANDED_OVER: Topic.WAITING,
+    Kind.QUESTION: Topic.WAITING,
+    Kind.DECIDED: Topic.ACCESS,
+    Kind.EXPIRED: Topic.ACCESS,
+    Kind.GRANT_STARTED: Topic.ACCESS,
+    Kind.GRANT_ENDING: Topic.ACCESS,
+    Kind.GRANT_ENDED: Topic.ACCESS,
+    Kind.COMMENTED: Topic.COMMENTS,
+    Kind.BREAK_GLASS: Topic.SECURITY,
+    Kind.REVIEW_OWED: Topic.SECURITY,
+    Kind.FACTOR_CHANGED: Topic.SECURITY,
+}
+
+# One of the outlines in static/icons.svg for each kind.
+ICONS: dict[Kind, str] = {
+    Kind.REVIEW_WANTED: "checklist",
+    Kind.REVIEW_REMINDER: "hourglass",
+    Kind.ESCALATED: "users",
+    Kind.HANDED_OVER: "users",
+    Kind.DECIDED: "circle-check",
+    Kind.EXPIRED: "hourglass",
+    Kind.COMMENTED: "message-circle",
+    Kind.QUESTION: "message-circle",
+    Kind.GRANT_STARTED: "clock-hour-3",
+    Kind.GRANT_ENDING: "hourglass",
+    Kind.GRANT_ENDED: "player-stop",
+    Kind.BREAK_GLASS: "flame",
+    Kind.REVIEW_OWED: "alert-triangle",
+    Kind.FACTOR_CHANGED: "lock",
+}

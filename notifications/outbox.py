@@ -1,0 +1,120 @@
+"""Telling people: rows in the transaction that makes the news true, delivered afterwards.
+
+If the transaction rolls back, nobody was told of what never happened. If it commits, the rows are
+the queue (notifications/delivery.py): neither a mail server nor a chat can hold an action up.
+"""
+
+import datetime as dt
+import re
+import uuid
+from collections.abc import Iterable
+
+from django.conf import settings
+from django.db import transaction
+
+from accounts.models import User
+from audit import clock
+from audit.record import Identified
+from notifications.kinds import TOPICS, Email, Kind
+from notifications.models import Delivery, Notification, Preference
+from notifications.text import line, passage
+
+SENTENCE, LABEL, VALUE, QUOTE, FACTS = 200, 40, 200, 1000, 12
+PATIENCE = dt.timedelta(days=1)  # how long a delivery is tried
+_PATH = re.compile(r"/(?:[A-Za-z0-9._~=&?#-][A-Za-z0-9._~=&?#/-]*)?")
+
+__all__ = ["Kind", "notify", "withdraw"]
+
+
+def notify(
+    kind: Kind,
+    *,
+    to: Iterable[User],
+    about: Identified,
+    path: str,
+    sentence: str,
+    facts: Iterable[tuple[str, str]] = (),
+    quote: str = "",
+    occasion: str = "",
+) -> list[Notification]:
+    """Tell these people, within the transaction that makes it true; the notifications made.
+
+    One for each person and event: the same kind about the same thing on the same `occasion` adds
+    nothing. The inactive and service accounts get none. `path` is the portal's page, `sentence`
+    also the subject of the mail, `quote` what somebody wrote; nothing of it may be secret.
+    Raises RuntimeError outside of a transaction, ValueError for a path that leaves the portal.
+    """
+    if not transaction.get_connection().in_atomic_block:
+        raise RuntimeError(f"{kind} must be told in the transaction that makes it true")
+    if not _PATH.fullmatch(path) or len(path) > 300:
+        raise ValueError(f"{path!r} is no path in the portal")
+    people = User.objects.filter(
+        pk__in={person.pk for person in to}, is_active=True, owner=None
+    ).select_related("notification_preference")
+    rows = [
+        Notification(
+            person=person,
+            kind=kind,
+            subject_id=about.pk,
+            occasion=occasion,
+            path=path,
+            sentence=line(sentence, SENTENCE) or kind.label,
+            facts=[
+                [line(label, LABEL), line(str(value), VALUE)]
+                for label, value in list(facts)[:FACTS]
+            ],
+            quote=passage(quote, QUOTE),
+        )
+        # In one order everywhere: two transactions that tell the same people wait, and don't lock.
+        for person in people.order_by("pk")
+    ]
+    Notification.objects.bulk_create(rows, ignore_conflicts=True)
+    # What was there already is under another id.
+    made = set(
+        Notification.objects.filter(pk__in=[row.pk for row in rows]).values_list("pk", flat=True)
+    )
+    new = [row for row in rows if row.pk in made]
+    now = clock.now() if new else None
+    if now is not None:
+        Delivery.objects.bulk_create(
+            [delivery for row in new for delivery in _deliveries(row, now)]
+        )
+    return new
+
+
+def withdraw(*, about: Identified | uuid.UUID, kinds: Iterable[Kind]) -> int:
+    """Take back what is no longer so; how many notifications.
+
+    They count as read, and what wasn't delivered yet never will be.
+    """
+    rows = Notification.objects.filter(
+        subject_id=about if isinstance(about, uuid.UUID) else about.pk,
+        kind__in=[kind.value for kind in kinds],
+    )
+    Delivery.objects.filter(notification__in=rows, state=Delivery.State.DUE).update(
+        state=Delivery.State.WITHDRAWN
+    )
+    return rows.unread().update(read_at=clock.now())
+
+
+def _deliveries(row: Notification, now: dt.datetime) -> Iterable[Delivery]:
+    chosen = getattr(row.person, "notification_preference", None) or Preference(person=row.person)
+    topic = TOPICS[Kind(row.kind)]
+    email = chosen.email_for(topic)
+    if settings.KEYTURN_EMAIL and email != Email.OFF:
+        digest = email == Email.DIGEST
+        due = chosen.next_digest(now) if digest else now
+        yield Delivery(
+            notification=row,
+            channel=Delivery.Channel.EMAIL,
+            digest=digest,
+            next_attempt_at=due,
+            give_up_at=due + PATIENCE,
+        )
+    if settings.KEYTURN_CHAT_URL and chosen.chat_for(topic):
+        yield Delivery(
+            notification=row,
+            channel=Delivery.Channel.CHAT,
+            next_attempt_at=now,
+            give_up_at=now + PATIENCE,
+        )
