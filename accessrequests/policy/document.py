@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     StringConstraints,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -41,9 +42,9 @@ def _compiled(expression: str) -> str:
 
 def _pattern(text: str) -> str:
     try:
-        cel.matches("", text)
+        cel.check_pattern(text)
     except cel.BadExpression as error:
-        raise PydanticCustomError("pattern", "No pattern: {why}", {"why": str(error)}) from error
+        raise PydanticCustomError("pattern", "{why}", {"why": str(error)}) from error
     return text
 
 
@@ -260,3 +261,11 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | (
         PolicyDocument.model_json_schema()
     )
+
+
+def duration_of(text: str) -> dt.timedelta:
+    """The duration that `iso` wrote."""
+    return _DURATION.validate_python(text)
+
+
+_DURATION = TypeAdapter(dt.timedelta)
