@@ -17,8 +17,10 @@ def _keep_djangos_logging(**_: Any) -> None:
 
 
 @signals.worker_init.connect
-def _sweep_unasked(**_: Any) -> None:
-    """Each worker sweeps by itself too: correctness must not hang on beat or Redis."""
+def _work_unasked(**_: Any) -> None:
+    """Each worker sweeps and delivers by itself too: neither must hang on beat or Redis."""
     from credentials.sweeper import sweeper
+    from notifications.delivery import tickers
 
-    sweeper().start()
+    for ticker in (sweeper(), *tickers()):
+        ticker.start()

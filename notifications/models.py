@@ -1,6 +1,7 @@
 import datetime as dt
 from zoneinfo import ZoneInfo
 
+from django.conf import settings
 from django.core.validators import MaxValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
@@ -70,6 +71,11 @@ class Notification(models.Model):
     def topic(self) -> Topic:
         """What its person chooses about it with."""
         return TOPICS[Kind(self.kind)]
+
+    @property
+    def url(self) -> str:
+        """Its page, as a link from outside."""
+        return f"{settings.KEYTURN_BASE_URL}{self.path}"
 
     @property
     def icon(self) -> str:
