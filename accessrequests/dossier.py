@@ -2,13 +2,19 @@
 
 import datetime as dt
 from dataclasses import dataclass
+from zoneinfo import ZoneInfo
 
-from accessrequests.models import AccessRequest, Grant
-from accessrequests.permissions import eligible_reviewers
+from accessrequests.actions.authority import check_authority
+from accessrequests.actions.granting import approved_terms
+from accessrequests.models import AccessRequest, Grant, Review
+from accessrequests.policy.document import Reviewers
+from accessrequests.routing import in_words, reviewers_of
 from accessrequests.states import EndReason, RequestState
 from accounts.models import User
 from audit.templatetags.keyturn import duration
+from broker.errors import AuthorityLost
 from endpoints.models import AccessProfile, Endpoint
+from endpoints.scope import Scope
 
 
 @dataclass(frozen=True)
@@ -31,11 +37,32 @@ class History:
 
 
 @dataclass(frozen=True)
+class StepState:
+    """One step of the policy: what it needs and what it has."""
+
+    name: str
+    needed: int
+    skipped: bool
+    current: bool
+    reviews: list[Review]
+    named: str
+
+    @property
+    def lacking(self) -> int:
+        """How many approvals are still missing."""
+        given = [r for r in self.reviews if r.verdict == Review.Verdict.APPROVE]
+        return 0 if self.skipped else max(0, self.needed - len(given))
+
+
+@dataclass(frozen=True)
 class Dossier:
     """All that is known about a request when it is to be decided."""
 
     request: AccessRequest
     reviewers: list[User]
+    steps: list[StepState]
+    obstacle: str
+    terms: tuple[Scope, dt.timedelta, dt.datetime | None]
     difference: list[str]
     signals: list[Signal]
     history: History
@@ -91,10 +118,43 @@ def _signals(request: AccessRequest, history: History) -> list[Signal]:
     ceiling = profile.ceiling.models
     if request.asked.models == ceiling and ceiling != profile.default_scope.models:
         found.append(Signal("The widest scope that this profile allows"))
+    asked = request.created_at.astimezone(ZoneInfo(request.requester.time_zone))
+    if not request.requester.is_service and (asked.weekday() > 4 or not 7 <= asked.hour < 20):
+        found.append(Signal(f"Asked outside of working hours: {asked:%A %H:%M} where they are"))
+    if request.extends is not None:
+        whole = request.extends.ends_at + request.duration - request.extends.starts_at
+        found.append(Signal(f"Extends access that they have, to {duration(whole)} in all"))
     last = history.last_grant
     if last is not None and last.end_reason in {EndReason.REVOKED, EndReason.EMERGENCY_STOP}:
         found.append(Signal(f"Their last access here was ended by {last.ended_by}", grave=True))
     return found
+
+
+def _steps(request: AccessRequest) -> list[StepState]:
+    reviews = list(request.reviews.select_related("reviewer"))
+    waits = request.state == RequestState.PENDING
+    return [
+        StepState(
+            name=step["name"],
+            needed=step["approvals"],
+            skipped=step["skipped"],
+            current=waits and at == request.step,
+            reviews=[review for review in reviews if review.step == at],
+            named=in_words(Reviewers.model_validate(step["reviewers"]), request.profile),
+        )
+        for at, step in enumerate(request.policy["steps"])
+    ]
+
+
+def _obstacle(request: AccessRequest) -> str:
+    """Why an approval would be refused at this moment; empty if it wouldn't."""
+    if request.state != RequestState.PENDING:
+        return ""
+    try:
+        check_authority(request)
+    except AuthorityLost as error:
+        return error.detail
+    return ""
 
 
 def dossier(request: AccessRequest, now: dt.datetime) -> Dossier:
@@ -102,7 +162,10 @@ def dossier(request: AccessRequest, now: dt.datetime) -> Dossier:
     history = _history(request)
     return Dossier(
         request=request,
-        reviewers=eligible_reviewers(request.profile.reviewers, request.requester),
+        reviewers=reviewers_of([request])[request.pk],
+        steps=_steps(request),
+        obstacle=_obstacle(request),
+        terms=approved_terms(request),
         difference=differences(request.profile, request.duration, request.asked.models),
         signals=_signals(request, history),
         history=history,

@@ -1,22 +1,46 @@
 """Who may. What the state of things allows is another question: see actions."""
 
 from accessrequests.models import AccessRequest, Grant
-from accounts.models import Group, User
-from broker.errors import Forbidden, SelfReview
+from accessrequests.policy.document import Reviewers
+from accessrequests.routing import are_linked, in_words, may_decide
+from accounts.models import User
+from broker.errors import Forbidden, KeyturnError, SelfReview
 
 
 def check_review(user: User, request: AccessRequest) -> None:
-    """Raise unless this person may review this request: SelfReview, else Forbidden."""
-    if request.requester_id == user.pk:
+    """Raise unless this person may review this request's current step: SelfReview, or Forbidden."""
+    if are_linked(user, request.requester):
         raise SelfReview
-    if not request.profile.reviewers.has(user):
-        raise Forbidden(f"Only {request.profile.reviewers} may review this request.")
+    if not may_decide(user, request, request.step):
+        step = request.policy["steps"][request.step]
+        named = in_words(Reviewers.model_validate(step["reviewers"]), request.profile)
+        raise Forbidden(f"Only {named} may review this request.")
 
 
 def can_review(user: User, request: AccessRequest) -> bool:
-    """Whether this person may review this request."""
+    """Whether this person may review this request's current step."""
     try:
         check_review(user, request)
+    except KeyturnError:
+        return False
+    return True
+
+
+def check_comment(user: User, request: AccessRequest) -> None:
+    """Raise Forbidden unless this person has a part in the request: asks, decides, or did."""
+    if (
+        are_linked(user, request.requester)
+        or request.reviews.filter(reviewer=user).exists()
+        or any(may_decide(user, request, at) for at in range(len(request.policy["steps"])))
+    ):
+        return
+    raise Forbidden("Only the requester and those who may decide comment on a request.")
+
+
+def can_comment(user: User, request: AccessRequest) -> bool:
+    """Whether this person may comment on this request."""
+    try:
+        check_comment(user, request)
     except Forbidden:
         return False
     return True
@@ -24,7 +48,7 @@ def can_review(user: User, request: AccessRequest) -> bool:
 
 def check_cancel(user: User, request: AccessRequest) -> None:
     """Raise Forbidden unless this person may take the request back."""
-    if request.requester_id != user.pk:
+    if not are_linked(user, request.requester):
         raise Forbidden("Only the requester may cancel a request.")
 
 
@@ -35,14 +59,16 @@ def check_hold(user: User, grant: Grant) -> None:
 
 
 def can_end(user: User, grant: Grant) -> bool:
-    """Whether this person may end this grant: its holder, its profile's reviewers, the
-    endpoint's owner, an administrator."""
-    profile = grant.request.profile
+    """Whether this person may end this grant: its holder, those who review its request or the
+    profile, the endpoint's owner, an administrator."""
+    request = grant.request
+    profile = request.profile
     return user.is_active and (
-        grant.holder_id == user.pk
+        are_linked(user, grant.holder)
         or user.is_administrator
         or profile.endpoint.owner_id == user.pk
         or profile.reviewers.has(user)
+        or any(may_decide(user, request, at) for at in range(len(request.policy["steps"])))
     )
 
 
@@ -50,8 +76,3 @@ def check_end(user: User, grant: Grant) -> None:
     """Raise Forbidden unless this person may end this grant."""
     if not can_end(user, grant):
         raise Forbidden("Only its holder, its reviewers or the endpoint's owner may end a grant.")
-
-
-def eligible_reviewers(group: Group, requester: User) -> list[User]:
-    """Those who could decide a request of this requester's."""
-    return list(group.members.filter(is_active=True).exclude(pk=requester.pk))

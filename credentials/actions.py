@@ -14,7 +14,8 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from accessrequests.actions import check_authority, close_grant, expire_requests
+from accessrequests.actions import chase, check_authority, close_grant
+from accessrequests.actions.granting import followers
 from accessrequests.models import Grant
 from accessrequests.permissions import check_end, check_hold
 from accessrequests.states import EndReason
@@ -225,6 +226,15 @@ def _end(grant: Grant, reason: EndReason, by: User | None) -> None:
         state__in=[CredentialState.ISSUING, CredentialState.ACTIVE]
     ):
         _start_revoking(credential, RevokeReason.GRANT_ENDED, by)
+    if reason != EndReason.EXPIRED:
+        # What extends it was approved for somebody who still had it.
+        for follower in followers(grant):
+            _end(follower, reason, by)
+
+
+def end_denied(grant: Grant, by: User) -> None:
+    """End this locked grant in the caller's transaction: its review afterwards was denied."""
+    _end(grant, EndReason.REVIEW_DENIED, by)
 
 
 def end_due_grants() -> int:
@@ -423,4 +433,4 @@ def sweep() -> int:
     The queue is the rows themselves: what a lost message, a flushed Redis or a dead worker left
     behind is found by the next sweep.
     """
-    return expire_requests() + end_due_grants() + _doubt_old_mints() + revoke_due()
+    return end_due_grants() + _doubt_old_mints() + revoke_due() + chase()

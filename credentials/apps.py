@@ -5,7 +5,11 @@ class CredentialsConfig(AppConfig):
     name = "credentials"
 
     def ready(self) -> None:
+        from accessrequests.actions import on_denied_afterwards
         from accounts import factors
         from credentials import sealing
+        from credentials.actions import end_denied
+
+        on_denied_afterwards(end_denied)
 
         factors.seal, factors.unseal = sealing.seal, sealing.unseal

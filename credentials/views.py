@@ -13,7 +13,8 @@ from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accessrequests.models import AccessRequest, Grant, Grants
-from accessrequests.permissions import can_end, eligible_reviewers
+from accessrequests.permissions import can_end
+from accessrequests.routing import reviewers_of
 from accessrequests.states import RequestState
 from accounts.door import fetch
 from accounts.models import User
@@ -61,12 +62,13 @@ def home(request: HttpRequest) -> HttpResponse:
         {"grant": grant, "credential": _live_credential(grant)}
         for grant in mine.live().order_by("ends_at")
     ]
-    pending = [
-        {"row": row, "reviewers": eligible_reviewers(row.profile.reviewers, user)}
-        for row in AccessRequest.objects.filter(
+    waiting = list(
+        AccessRequest.objects.filter(
             requester=user, state=RequestState.PENDING, pending_until__gt=now
-        ).select_related("profile__endpoint", "profile__reviewers")
-    ]
+        ).select_related("profile__endpoint", "profile__reviewers", "requester")
+    )
+    reviewers = reviewers_of(waiting)
+    pending = [{"row": row, "reviewers": reviewers[row.pk]} for row in waiting]
     context = {
         "live": live,
         "pending": pending,

@@ -43,3 +43,7 @@ class Scope:
     def beyond(self, ceiling: "Scope") -> frozenset[str]:
         """The models that the ceiling doesn't hold; empty when this is within it."""
         return self.models - ceiling.models
+
+    def __and__(self, other: "Scope") -> "Scope":
+        """What both hold. May be empty, which opens nothing."""
+        return Scope(self.models & other.models)

@@ -52,7 +52,7 @@ class AccessRequests(models.QuerySet["AccessRequest"]):
     @staticmethod
     def _reviews(user: User) -> models.QuerySet[Any, Any]:
         related = AccessRequest._meta.get_field("reviews").related_model
-        rows: models.QuerySet[Any, Any] = related._default_manager.filter(  # type: ignore[union-attr]
+        rows: models.QuerySet[Any, Any] = related._default_manager.filter(
             request=OuterRef("pk"), reviewer=user
         )
         return rows

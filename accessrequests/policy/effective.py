@@ -195,6 +195,12 @@ class Effective:
                 " without a review." if facts.break_glass else " for this profile."
             )
         problems |= self._start_problem(facts)
+        if len(facts.justification) < self.justification_length:
+            problems["justification"] = (
+                "Say what you need it for: your reviewer decides by this."
+                if not facts.justification
+                else f"Say more: at least {self.justification_length} characters."
+            )
         for ticket in self.tickets:
             if not facts.ticket:
                 if ticket.required:

@@ -1,0 +1,49 @@
+"""Verbs on policies, requests, reviews and grants: one transaction each, with its audit row."""
+
+from accessrequests.actions.absences import drop_absence, note_absence
+from accessrequests.actions.asking import (
+    JUSTIFICATION_LENGTH,
+    Preview,
+    cancel_request,
+    file_request,
+    file_together,
+    preview_request,
+)
+from accessrequests.actions.authority import check_authority
+from accessrequests.actions.chasing import chase, expire_requests
+from accessrequests.actions.granting import close_grant, on_denied_afterwards
+from accessrequests.actions.policies import retire_policy, save_policy, stored
+from accessrequests.actions.reviewing import (
+    REASON_LENGTH,
+    Outcome,
+    review_many,
+    review_request,
+)
+from accessrequests.actions.talking import comment, hand_over
+from audit.templatetags.keyturn import duration as in_words
+
+__all__ = [
+    "JUSTIFICATION_LENGTH",
+    "REASON_LENGTH",
+    "Outcome",
+    "Preview",
+    "cancel_request",
+    "chase",
+    "check_authority",
+    "close_grant",
+    "comment",
+    "drop_absence",
+    "expire_requests",
+    "file_request",
+    "file_together",
+    "hand_over",
+    "in_words",
+    "note_absence",
+    "on_denied_afterwards",
+    "preview_request",
+    "retire_policy",
+    "review_many",
+    "review_request",
+    "save_policy",
+    "stored",
+]

@@ -1,0 +1,432 @@
+"""Asking: what it would come to, and the ask itself."""
+
+import contextlib
+import datetime as dt
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import transaction
+
+from accessrequests import notices
+from accessrequests.actions.deciding import decide
+from accessrequests.actions.granting import start_grant
+from accessrequests.actions.pending import check_pending
+from accessrequests.facts import effective_for, facts_about
+from accessrequests.models import AccessRequest, Grant
+from accessrequests.permissions import check_cancel
+from accessrequests.policy.effective import Effective, Ruling
+from accessrequests.routing import RoutedStep, in_words, lay_routes, people, unreachable, wait_at
+from accessrequests.states import RequestState
+from accounts.door import fetch
+from accounts.models import User
+from audit import clock
+from audit.events import Event
+from audit.ids import new_id
+from audit.record import record
+from audit.templatetags.keyturn import duration as duration_words
+from broker.errors import InvalidInput, NotFound, StepUpNeeded
+from endpoints.models import SHORTEST, AccessProfile
+from endpoints.scope import Scope
+
+JUSTIFICATION_LENGTH = 2000
+TICKET_LENGTH = 100
+MOST_TOGETHER = 20
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What would happen to an ask, and what is still missing from it.
+
+    `steps` are those of its policy with the people whom each would reach; `missing` names the
+    fields that must still be filled in.
+    """
+
+    profile: AccessProfile
+    scope: Scope
+    duration: dt.timedelta
+    starts_at: dt.datetime
+    ends_at: dt.datetime
+    pending_timeout: dt.timedelta
+    automatic: bool
+    break_glass: bool
+    extends: Grant | None
+    effective: Effective
+    ruling: Ruling
+    steps: list[RoutedStep]
+    may_break_glass: bool
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def needed(self) -> list[RoutedStep]:
+        """The steps that this ask has to take; none when nobody is asked."""
+        return [] if self.automatic else [step for step in self.steps if not step.skipped]
+
+    @property
+    def reviewers(self) -> list[User]:
+        """Those who would be asked first."""
+        return self.needed[0].people if self.needed else []
+
+
+def _scope(profile: AccessProfile, models: list[str] | None, ceiling: Scope, usual: Scope) -> Scope:
+    if models is None:
+        return usual
+    try:
+        scope = Scope.parse({"models": models})
+    except InvalidInput:
+        raise InvalidInput({"models": "Choose at least one model."}) from None
+    if beyond := scope.beyond(ceiling):
+        raise InvalidInput(
+            {
+                "models": f"Not in this {'profile' if ceiling == profile.ceiling else 'grant'}: "
+                f"{', '.join(sorted(beyond))}. It offers: {', '.join(sorted(ceiling.models))}."
+            }
+        )
+    return scope
+
+
+def _extended(by: User, profile: AccessProfile, pk: uuid.UUID | str, now: dt.datetime) -> Grant:
+    """The grant to be extended. Raises InvalidInput where it can't be."""
+    try:
+        grant = fetch(Grant.objects.filter(holder=by).select_related("request"), pk)
+    except NotFound:
+        raise InvalidInput({"extends": "You hold no such grant."}) from None
+    why = ""
+    if grant.request.profile_id != profile.pk:
+        why = f"It is a grant of another profile: {grant.request.profile}."
+    elif grant.ended_at is not None or grant.ends_at <= now:
+        why = "It has ended; ask anew."
+    elif grant.request.break_glass:
+        why = "Break-glass access can't be extended: ask for access in the usual way."
+    elif grant.extensions.filter(state=RequestState.PENDING, pending_until__gt=now).exists():
+        why = "An extension of it waits for a decision already."
+    elif Grant.objects.filter(request__extends=grant, ended_at=None).exists():
+        why = "It is extended already: extend the grant that follows it."
+    if why:
+        raise InvalidInput({"extends": why})
+    return grant
+
+
+def preview_request(
+    *,
+    by: User,
+    profile_id: uuid.UUID | str,
+    duration: dt.timedelta | None = None,
+    models: list[str] | None = None,
+    starts_at: dt.datetime | None = None,
+    ticket: str = "",
+    justification: str = "",
+    break_glass: bool = False,
+    extends: uuid.UUID | str | None = None,
+) -> Preview:
+    """What filing this request would lead to, without filing it.
+
+    Duration and models default to the policy's and the profile's, or to the extended grant's.
+    Raises InvalidInput for a profile that this person may not ask for and for all that is beyond
+    a limit; a ticket or justification that isn't there yet is only named as missing.
+    """
+    try:
+        profile = fetch(AccessProfile.objects.open_to(by), profile_id)
+    except NotFound as error:
+        raise InvalidInput({"profile": "There is no such profile that you may ask for."}) from error
+    now = clock.now()
+    errors: dict[str, str] = {}
+    extended: Grant | None = None
+    if extends is not None:
+        try:
+            extended = _extended(by, profile, extends, now)
+        except InvalidInput as error:
+            errors |= error.errors
+        if break_glass:
+            errors["break_glass"] = "Break-glass access can't extend a grant."
+        if starts_at is not None:
+            errors["starts_at"] = "An extension begins when its grant ends: leave it out."
+    holds = effective_for(profile)
+    if duration is None:
+        allowed = holds.break_glass if break_glass else None
+        duration = min(
+            holds.default_duration, allowed.max_duration if allowed else dt.timedelta.max
+        )
+    # A profile may have been narrowed since; what the grant holds never grows by extending it.
+    ceiling = extended.allowed & profile.ceiling if extended else profile.ceiling
+    scope = ceiling if extended else profile.default_scope
+    try:
+        scope = _scope(profile, models, ceiling, scope)
+    except InvalidInput as error:
+        errors |= error.errors
+    facts = facts_about(
+        by,
+        profile,
+        scope=scope,
+        duration=duration,
+        now=now,
+        ticket=ticket,
+        justification=justification,
+        starts_at=None if extended else starts_at,
+        extension=extends is not None,
+        break_glass=break_glass,
+    )
+    ruling = holds.decide(facts)
+    missing = {
+        name: ruling.problems[name]
+        for name, given in (("ticket", ticket), ("justification", justification))
+        if not given and name in ruling.problems
+    }
+    errors = {k: v for k, v in ruling.problems.items() if k not in missing} | errors
+    if duration < SHORTEST:
+        errors["duration"] = (
+            f"Must be at least 1 minute and at most {duration_words(holds.max_duration)}."
+        )
+    steps = [
+        RoutedStep(
+            needed.step,
+            needed.skipped,
+            people(needed.step.reviewers, profile, by),
+            [
+                person
+                for entry in needed.step.escalation
+                for person in people(entry.to, profile, by)
+            ],
+        )
+        for needed in ruling.steps
+    ]
+    dead_end = None if ruling.automatic else unreachable(steps)
+    if dead_end is not None:
+        errors["profile"] = _dead_end(dead_end, profile)
+    if errors:
+        raise InvalidInput(errors)
+    begins = extended.ends_at if extended else max(now, starts_at or now)
+    return Preview(
+        profile=profile,
+        scope=scope,
+        duration=duration,
+        starts_at=begins,
+        ends_at=begins + duration,
+        pending_timeout=holds.pending_timeout,
+        automatic=ruling.automatic,
+        break_glass=break_glass,
+        extends=extended,
+        effective=holds,
+        ruling=ruling,
+        steps=steps,
+        may_break_glass=holds.may_break_glass(facts.groups),
+        missing=missing,
+    )
+
+
+def _dead_end(routed: RoutedStep, profile: AccessProfile) -> str:
+    named = in_words(routed.step.reviewers, profile)
+    count = routed.step.approvals
+    if count == 1 and not routed.people:
+        lack = f"{named} has no active member other than yourself"
+    else:
+        lack = (
+            f"“{routed.step.name}” needs {count} {'person' if count == 1 else 'people'} of {named} "
+            "who approve nothing else of it and aren’t you, and there are fewer"
+        )
+    return (
+        f"Nobody could approve this: {lack}. Ask the owner of the endpoint, "
+        f"{profile.endpoint.owner}, to add a reviewer."
+    )
+
+
+def _plain_text(name: str, text: str, most: int, errors: dict[str, str]) -> str:
+    text = text.replace("\r\n", "\n").strip()
+    if len(text) > most:
+        errors[name] = f"Must be at most {most} characters."
+    elif "\x00" in text:
+        errors[name] = "Must not contain NUL characters."
+    return text
+
+
+def check_factor(age: dt.timedelta | None, factor_at: dt.datetime | None, what: str) -> None:
+    """Raise StepUpNeeded unless a second factor was proved within `age`; None asks for none."""
+    if age is not None and (factor_at is None or clock.now() - factor_at > age):
+        raise StepUpNeeded(
+            f"{what} takes a second factor proved within the last {duration_words(age)}."
+        )
+
+
+@transaction.atomic
+def file_request(
+    *,
+    by: User,
+    profile_id: uuid.UUID | str,
+    justification: str,
+    duration: dt.timedelta | None = None,
+    models: list[str] | None = None,
+    starts_at: dt.datetime | None = None,
+    ticket: str = "",
+    break_glass: bool = False,
+    extends: uuid.UUID | str | None = None,
+    factor_at: dt.datetime | None = None,
+    together: uuid.UUID | None = None,
+) -> AccessRequest:
+    """Ask for access.
+
+    Where policy decides by itself, or for break-glass, the grant begins in the same transaction.
+    `factor_at` is when the asking person last proved a second factor. Raises InvalidInput, naming
+    each field at fault, and StepUpNeeded; nothing is written then.
+    """
+    errors: dict[str, str] = {}
+    justification = _plain_text("justification", justification, JUSTIFICATION_LENGTH, errors)
+    ticket = _plain_text("ticket", ticket, TICKET_LENGTH, errors)
+    if extends is not None:
+        # Two extensions at once must not both find none.
+        with contextlib.suppress(NotFound):
+            fetch(Grant.objects.filter(holder=by), extends, lock=True)
+    try:
+        asked = preview_request(
+            by=by,
+            profile_id=profile_id,
+            duration=duration,
+            models=models,
+            starts_at=starts_at,
+            ticket=ticket,
+            justification=justification,
+            break_glass=break_glass,
+            extends=extends,
+        )
+    except InvalidInput as error:
+        if not justification:
+            errors.setdefault(
+                "justification", "Say what you need it for: your reviewer decides by this."
+            )
+        raise InvalidInput(errors | error.errors) from error
+    if errors := asked.missing | errors:
+        raise InvalidInput(errors)
+    check_factor(asked.effective.requester_factor_age, factor_at, "Asking for this")
+    return _file(asked, by, justification, ticket, starts_at, together)
+
+
+def _file(
+    asked: Preview,
+    by: User,
+    justification: str,
+    ticket: str,
+    starts_at: dt.datetime | None,
+    together: uuid.UUID | None,
+) -> AccessRequest:
+    profile, now = asked.profile, clock.now()
+    pending_until = now + asked.pending_timeout
+    decide_by = min([pending_until, *filter(None, [starts_at])])
+    if asked.extends is not None:
+        pending_until = decide_by = min(pending_until, asked.extends.ends_at)
+    owed = asked.effective.break_glass
+    if asked.break_glass and owed is not None:
+        decide_by = now + owed.review_within
+    request = AccessRequest.objects.create(
+        profile=profile,
+        requester=by,
+        scope=asked.scope.as_json(),
+        duration=asked.duration,
+        justification=justification,
+        ticket=ticket,
+        starts_at=starts_at,
+        automatic=asked.automatic,
+        break_glass=asked.break_glass,
+        extends=asked.extends,
+        together=together,
+        policy=asked.effective.snapshot(asked.ruling) | {"ceiling": profile.scope},
+        pending_until=pending_until,
+        decide_by=decide_by,
+    )
+    for at, routed in enumerate(asked.steps):
+        if not routed.skipped and not asked.automatic:
+            lay_routes(request, at, routed.step.reviewers, waiting=False)
+    concerned = (profile.endpoint, profile)
+    record(
+        Event.REQUEST_FILED,
+        by=by,
+        about=request,
+        related=concerned,
+        duration_seconds=int(asked.duration.total_seconds()),
+        scope=request.scope,
+        policies=request.policy["policies"],
+        waits_for=[person.email for person in asked.reviewers],
+        **({"extends": str(asked.extends.pk)} if asked.extends else {}),
+    )
+    if asked.automatic:
+        decide(request, RequestState.APPROVED, by=None, how=_policy_names(request))
+        record(
+            Event.REQUEST_APPROVED,
+            by=None,
+            about=request,
+            related=(*concerned, by),
+            automatic=True,
+            policies=request.policy["policies"],
+        )
+        start_grant(request)
+        return request
+    first = next(at for at, routed in enumerate(asked.steps) if not routed.skipped)
+    request.step, request.step_since = first, now
+    request.remind_at = now + (decide_by - now) / 2
+    if asked.break_glass:
+        request.save(update_fields=["step", "step_since", "remind_at"])
+        wait_at(request, first)
+        decide(request, RequestState.APPROVED, by=None, how=f"break-glass by {by}")
+        record(Event.BREAK_GLASS_TAKEN, by=by, about=request, related=concerned)
+        start_grant(request)
+        notices.break_glass(request)
+        return request
+    routed = asked.steps[first]
+    if routed.step.escalation:
+        wait = routed.step.escalation[0].after
+        # Too few can be reached in the first place: those who come later are asked at once.
+        at_once = len(routed.people) < routed.step.approvals
+        request.escalate_at = now if at_once else now + wait
+    request.save(update_fields=["step", "step_since", "remind_at", "escalate_at"])
+    wait_at(request, first)
+    notices.review_wanted(request)
+    return request
+
+
+def _policy_names(request: AccessRequest) -> str:
+    named = (f"{each['name']}, version {each['version']}" for each in request.policy["policies"])
+    return f"the policy {' and '.join(named)}"[:254]
+
+
+@transaction.atomic
+def file_together(
+    *, by: User, profile_ids: Iterable[uuid.UUID | str], justification: str, **ask: Any
+) -> list[AccessRequest]:
+    """Ask for several profiles with one justification: a request and a review for each.
+
+    All are filed or none. Raises InvalidInput, its keys led by the profile that each concerns.
+    """
+    ids = list(dict.fromkeys(str(pk) for pk in profile_ids))
+    if not 1 <= len(ids) <= MOST_TOGETHER:
+        raise InvalidInput({"profiles": f"Choose from 1 to {MOST_TOGETHER} profiles."})
+    together = new_id()
+    filed: list[AccessRequest] = []
+    errors: dict[str, str] = {}
+    for pk in ids:
+        try:
+            with transaction.atomic():
+                filed.append(
+                    file_request(
+                        by=by,
+                        profile_id=pk,
+                        justification=justification,
+                        together=together if len(ids) > 1 else None,
+                        **ask,
+                    )
+                )
+        except InvalidInput as error:
+            errors |= {f"{pk}.{name}": message for name, message in error.errors.items()}
+    if errors:
+        raise InvalidInput(errors)
+    return filed
+
+
+@transaction.atomic
+def cancel_request(*, by: User, request_id: uuid.UUID | str) -> AccessRequest:
+    """Take a pending request back. Raises NotFound, Forbidden, AlreadyDecided."""
+    request = fetch(AccessRequest.objects.visible_to(by), request_id, lock=True)
+    check_cancel(by, request)
+    check_pending(request)
+    decide(request, RequestState.CANCELLED, by=by)
+    record(Event.REQUEST_CANCELLED, by=by, about=request, related=(request.profile.endpoint,))
+    notices.cancelled(request)
+    return request

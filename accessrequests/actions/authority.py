@@ -1,0 +1,141 @@
+"""Whether all that a request rests on still holds."""
+
+import datetime as dt
+
+from accessrequests.actions.granting import approved_terms
+from accessrequests.facts import effective_for, facts_of
+from accessrequests.models import AccessRequest, Review
+from accessrequests.policy.document import Reviewers
+from accessrequests.policy.effective import Effective, Ruling
+from accessrequests.policy.facts import Facts
+from accessrequests.routing import are_linked, in_words, may_decide, people, unfilled
+from accessrequests.states import RequestState
+from accounts.models import User
+from audit import clock
+from broker.errors import AuthorityLost
+
+
+def check_authority(request: AccessRequest) -> None:
+    """Raise AuthorityLost unless all that this request rests on holds at this moment.
+
+    The requester is active and may still ask for it, profile and endpoint are open, scope and
+    duration are within the profile as it is now, and the policy as it is now has no objection.
+    Once it is approved, whoever approved it still could, and in the number that is needed now.
+    """
+    profile, requester = request.profile, request.requester
+    if not User.objects.active().filter(pk=requester.pk).exists():
+        raise AuthorityLost(f"{requester} was deactivated.")
+    if not profile.is_active:
+        raise AuthorityLost(f"{profile} was retired.")
+    if not profile.requesters.has(requester):
+        raise AuthorityLost(f"{requester} is no longer in {profile.requesters}.")
+    scope, duration, _ = approved_terms(request)
+    if scope.beyond(profile.ceiling) or duration > profile.max_duration:
+        raise AuthorityLost(f"{profile} has been narrowed since; ask again within its limits.")
+    if request.state == RequestState.APPROVED:
+        check_consent(request)
+    else:
+        _unobjected(request)
+
+
+def _facts(request: AccessRequest, moment: dt.datetime) -> Facts:
+    scope, duration, _ = approved_terms(request)
+    return facts_of(request, moment, scope=scope, duration=duration)
+
+
+def _unobjected(request: AccessRequest) -> tuple[Effective, Ruling]:
+    """What policy says now. Raises AuthorityLost where it objects to what was asked."""
+    holds = effective_for(request.profile)
+    ruling = holds.decide(_facts(request, clock.now()))
+    if ruling.problems:
+        changed = _changes(request, holds)
+        raise AuthorityLost(" ".join(filter(None, [changed, *ruling.problems.values()])))
+    return holds, ruling
+
+
+def _changes(request: AccessRequest, holds: Effective) -> str:
+    """How the policies differ from those that the request was filed under, in words."""
+    before = {each["slug"]: each["version"] for each in request.policy["policies"]}
+    found = []
+    for source in holds.sources:
+        old = before.get(source.slug)
+        if old is None:
+            found.append(f"The policy {source.document.name} applies since.")
+        elif old != source.version:
+            found.append(
+                f"The policy {source.document.name} changed from version {old} to "
+                f"{source.version} since."
+            )
+    return " ".join(found)
+
+
+def _approvals(request: AccessRequest) -> list[Review]:
+    return list(request.reviews.filter(verdict=Review.Verdict.APPROVE).select_related("reviewer"))
+
+
+def _counts(request: AccessRequest, review: Review) -> bool:
+    """Whether this approval counts at this moment: its reviewer could still give it."""
+    return not are_linked(review.reviewer, request.requester) and may_decide(
+        review.reviewer, request, review.step
+    )
+
+
+def next_step(request: AccessRequest) -> int | None:
+    """The first step that lacks approvals by people who could still give them; None if none."""
+    counted = [review.step for review in _approvals(request) if _counts(request, review)]
+    for at, needs in enumerate(request.policy["steps"]):
+        if not needs["skipped"] and counted.count(at) < needs["approvals"]:
+            return at
+    return None
+
+
+def check_consent(request: AccessRequest) -> None:
+    """Raise AuthorityLost unless whoever had to consent has, and still could, by policy as it was
+    and by policy as it is now."""
+    holds, ruling = _unobjected(request)
+    changed = _changes(request, holds)
+    if request.automatic:
+        # Judged at the moment of the decision: a condition on the hour was met then.
+        then = holds.decide(_facts(request, request.decided_at or clock.now()))
+        if not then.automatic:
+            raise AuthorityLost(
+                f"{changed} Nobody approved it, and what let the policy decide it by itself no "
+                "longer holds; ask again.".strip()
+            )
+        return
+    if request.break_glass:
+        return
+    lacking = next_step(request)
+    if lacking is not None:
+        named = _named(request, lacking)
+        raise AuthorityLost(
+            f"Nobody who approved it is still in {named}."
+            if request.policy["steps"][lacking]["approvals"] == 1
+            else f"Too few of those who approved it are still in {named}."
+        )
+    if changed:
+        _check_current_steps(request, ruling, changed)
+
+
+def _named(request: AccessRequest, step: int) -> str:
+    spec = Reviewers.model_validate(request.policy["steps"][step]["reviewers"])
+    return in_words(spec, request.profile)
+
+
+def _check_current_steps(request: AccessRequest, ruling: Ruling, changed: str) -> None:
+    """The approvals must do for the policy as it is now, each counting for one step."""
+    free = {review.reviewer_id for review in _approvals(request) if _counts(request, review)}
+    slots = []
+    for needed in ruling.steps:
+        if needed.skipped:
+            continue
+        who = {p.pk for p in people(needed.step.reviewers, request.profile, request.requester)}
+        for entry in needed.step.escalation:
+            who |= {p.pk for p in people(entry.to, request.profile, request.requester)}
+        slots += [(needed.step.name, who & free)] * needed.step.approvals
+    lacking = unfilled([candidates for _, candidates in slots])
+    if lacking is not None:
+        raise AuthorityLost(
+            f"{changed} Its step “{slots[lacking][0]}” lacks an approval that it asks for now; "
+            "ask again."
+        )

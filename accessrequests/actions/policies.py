@@ -1,0 +1,172 @@
+"""Policies: new versions, and what they govern."""
+
+from django.db import transaction
+
+from accessrequests.models import Policy, PolicyBinding, PolicyVersion
+from accessrequests.policy.document import PolicyDocument, Reviewers
+from accounts.models import Group, User
+from audit import clock
+from audit.events import Event
+from audit.record import record
+from broker.errors import InvalidInput, NotFound
+from endpoints.models import AccessProfile, Endpoint
+
+NOTE_LENGTH = 300
+
+
+@transaction.atomic
+def save_policy(
+    *, by: User | None, document: PolicyDocument, note: str = ""
+) -> tuple[Policy, bool]:
+    """Make this the policy's current version; whether that changed anything.
+
+    Requests keep what they were filed under, and are held to the stricter of the two. Raises
+    InvalidInput by dotted key for groups, people, profiles and endpoints that don't exist, what
+    another policy governs already, and steps that nobody could take.
+    """
+    # Two at once must not both take a number, nor a profile.
+    policy, _ = Policy.objects.get_or_create(slug=document.slug)
+    policy = Policy.objects.select_for_update(of=("self",)).get(pk=policy.pk)
+    errors = _unknown(document) | _dead_ends(document)
+    if len(note) > NOTE_LENGTH:
+        errors["note"] = f"Must be at most {NOTE_LENGTH} characters."
+    governed = _governed(document, policy, errors)
+    if errors:
+        raise InvalidInput(errors)
+    data = document.as_data()
+    current = policy.current
+    if current is not None and policy.retired_at is None and current.document == data:
+        return policy, False
+    number = (policy.versions.values_list("number", flat=True).first() or 0) + 1
+    version = PolicyVersion.objects.create(
+        policy=policy,
+        number=number,
+        document=data,
+        note=note.strip(),
+        created_by=str(by) if by is not None else "Keyturn",
+    )
+    policy.current, policy.retired_at = version, None
+    policy.save(update_fields=["current", "retired_at"])
+    policy.bindings.all().delete()
+    PolicyBinding.objects.bulk_create(
+        PolicyBinding(
+            policy=policy,
+            profile=row if isinstance(row, AccessProfile) else None,
+            endpoint=row if isinstance(row, Endpoint) else None,
+        )
+        for row in governed
+    )
+    record(
+        Event.POLICY_CHANGED if number > 1 else Event.POLICY_CREATED,
+        by=by,
+        about=policy,
+        related=tuple(governed),
+        version=number,
+        note=note.strip(),
+    )
+    return policy, True
+
+
+@transaction.atomic
+def retire_policy(*, by: User | None, slug: str) -> Policy:
+    """End a policy: what it governed is under the built-in one again. Raises NotFound."""
+    policy = Policy.objects.select_for_update(of=("self",)).filter(slug=slug).first()
+    if policy is None or policy.current is None:
+        raise NotFound(kind="policy", id=slug)
+    if policy.retired_at is None:
+        policy.retired_at = clock.now()
+        policy.save(update_fields=["retired_at"])
+        policy.bindings.all().delete()
+        record(Event.POLICY_RETIRED, by=by, about=policy)
+    return policy
+
+
+def stored() -> list[PolicyDocument]:
+    """The current text of each policy that isn't retired, by slug."""
+    rows = Policy.objects.filter(retired_at=None, current__isnull=False).select_related("current")
+    return [row.current.parsed() for row in rows.order_by("slug") if row.current is not None]
+
+
+def _named(document: PolicyDocument) -> list[tuple[str, Reviewers]]:
+    found = []
+    for at, step in enumerate(document.steps):
+        found.append((f"steps.{at}.reviewers", step.reviewers))
+        found += [
+            (f"steps.{at}.escalation.{number}.to", entry.to)
+            for number, entry in enumerate(step.escalation)
+        ]
+    return found
+
+
+def _unknown(document: PolicyDocument) -> dict[str, str]:
+    """Groups and people who don't exist, by key."""
+    groups = {slug for _, named in _named(document) for slug in named.groups}
+    groups |= set(document.break_glass.groups) if document.break_glass else set()
+    emails = {email for _, named in _named(document) for email in named.people}
+    known = set(Group.objects.filter(slug__in=groups).values_list("slug", flat=True))
+    people = set(
+        User.objects.active().filter(email__in=emails, owner=None).values_list("email", flat=True)
+    )
+    errors = {}
+    for key, named in _named(document):
+        if lacking := set(named.groups) - known:
+            errors[f"{key}.groups"] = f"No such group: {', '.join(sorted(lacking))}."
+        if lacking := set(named.people) - people:
+            errors[f"{key}.people"] = f"No such active person: {', '.join(sorted(lacking))}."
+    if document.break_glass and (lacking := set(document.break_glass.groups) - known):
+        errors["break_glass.groups"] = f"No such group: {', '.join(sorted(lacking))}."
+    return errors
+
+
+def _dead_ends(document: PolicyDocument) -> dict[str, str]:
+    """Steps that too few people could take whoever asks; what depends on the ask is left to it."""
+    errors = {}
+    for at, step in enumerate(document.steps):
+        reached = [step.reviewers, *(entry.to for entry in step.escalation)]
+        if any(r.endpoint_owner or r.requester_manager or r.profile_reviewers for r in reached):
+            continue
+        people = User.objects.active().filter(owner=None)
+        count = (
+            people.filter(memberships__group__slug__in={g for r in reached for g in r.groups})
+            | people.filter(email__in={email for r in reached for email in r.people})
+        ).distinct()
+        if count.count() < step.approvals:
+            errors[f"steps.{at}.approvals"] = (
+                f"Asks for {step.approvals} people, and {count.count()} could approve: "
+                "a request would never be decided."
+            )
+        fallback = step.escalation[-1].to if step.escalation else None
+        if fallback and not people.filter(memberships__group__slug__in=fallback.groups).exists():
+            errors[f"steps.{at}.escalation.{len(step.escalation) - 1}.to.groups"] = (
+                "The fallback group has no active member."
+            )
+    return errors
+
+
+def _governed(
+    document: PolicyDocument, policy: Policy, errors: dict[str, str]
+) -> list[AccessProfile | Endpoint]:
+    """The profiles and endpoints that it names; what is wrong with them is added to `errors`."""
+    found: list[AccessProfile | Endpoint] = []
+    taken = {
+        (binding.profile_id or binding.endpoint_id): binding.policy
+        for binding in PolicyBinding.objects.exclude(policy=policy).select_related("policy")
+    }
+    for at, name in enumerate(document.applies_to.profiles):
+        endpoint, _, slug = name.partition("/")
+        profile = AccessProfile.objects.filter(endpoint__slug=endpoint, slug=slug).first()
+        if profile is None:
+            errors[f"applies_to.profiles.{at}"] = f"There is no profile {name}."
+        elif profile.pk in taken:
+            errors[f"applies_to.profiles.{at}"] = f"{taken[profile.pk]} governs {name} already."
+        else:
+            found.append(profile)
+    for at, slug in enumerate(document.applies_to.endpoints):
+        row = Endpoint.objects.filter(slug=slug).first()
+        if row is None:
+            errors[f"applies_to.endpoints.{at}"] = f"There is no endpoint {slug}."
+        elif row.pk in taken:
+            errors[f"applies_to.endpoints.{at}"] = f"{taken[row.pk]} governs {slug} already."
+        else:
+            found.append(row)
+    return list(dict.fromkeys(found))

@@ -1,0 +1,232 @@
+"""Reviewing: a verdict, as much as was asked for or less."""
+
+import datetime as dt
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.db import transaction
+
+from accessrequests import notices
+from accessrequests.actions.asking import check_factor
+from accessrequests.actions.authority import check_authority, check_consent, next_step
+from accessrequests.actions.deciding import decide
+from accessrequests.actions.granting import approved_terms, end_denied, start_grant
+from accessrequests.actions.pending import check_pending
+from accessrequests.models import AccessRequest, Review
+from accessrequests.permissions import check_review
+from accessrequests.policy.document import duration_of
+from accessrequests.routing import wait_at
+from accessrequests.states import RequestState
+from accounts.door import fetch
+from accounts.models import User
+from audit import clock
+from audit.events import Event
+from audit.record import record
+from audit.templatetags.keyturn import duration as duration_words
+from broker.errors import Conflict, InvalidInput, KeyturnError
+from endpoints.models import SHORTEST
+from endpoints.scope import Scope
+
+REASON_LENGTH = 1000
+MOST_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class _Less:
+    """What a reviewer approves, where it is less than what is asked for."""
+
+    scope: Scope | None = None
+    duration: dt.timedelta | None = None
+    starts_at: dt.datetime | None = None
+
+
+@transaction.atomic
+def review_request(
+    *,
+    by: User,
+    request_id: uuid.UUID | str,
+    verdict: Review.Verdict,
+    reason: str = "",
+    duration: dt.timedelta | None = None,
+    models: list[str] | None = None,
+    starts_at: dt.datetime | None = None,
+    factor_at: dt.datetime | None = None,
+) -> Review:
+    """Approve, approve less, or deny. The approval that completes the policy makes the grant.
+
+    `duration`, `models` and `starts_at` narrow what is approved; several approvals narrow
+    together. Of break-glass access it is the review afterwards: a denial ends its grant.
+    Raises NotFound, SelfReview, Forbidden, StepUpNeeded, AlreadyDecided (who and when), Conflict
+    for a second verdict of the same person, AuthorityLost where what it rests on no longer holds,
+    and InvalidInput for a denial without a reason or what would widen.
+    """
+    request = fetch(AccessRequest.objects.visible_to(by), request_id, lock=True)
+    check_review(by, request)
+    afterwards = request.break_glass and request.reviewed_at is None
+    if not afterwards:
+        check_pending(request)
+    if request.reviews.filter(reviewer=by).exists():
+        raise Conflict("You have decided this already; it waits for somebody else.")
+    age = request.policy.get("reviewer_factor_age")
+    check_factor(duration_of(age) if age else None, factor_at, "Reviewing this")
+    reason = reason.strip()
+    if verdict == Review.Verdict.DENY and not reason:
+        raise InvalidInput({"reason": "Say why: the requester reads it."})
+    if len(reason) > REASON_LENGTH or "\x00" in reason:
+        raise InvalidInput({"reason": f"Must be at most {REASON_LENGTH} plain characters."})
+    less = _Less()
+    if verdict == Review.Verdict.APPROVE and not afterwards:
+        check_authority(request)
+        less = _less(request, duration, models, starts_at)
+    elif any(given is not None for given in (duration, models, starts_at)):
+        raise InvalidInput({"verdict": "Only an approval before access can give less."})
+    review = Review.objects.create(
+        request=request,
+        reviewer=by,
+        step=request.step,
+        verdict=verdict,
+        reason=reason,
+        scope=less.scope.as_json() if less.scope else None,
+        duration=less.duration,
+        starts_at=less.starts_at,
+    )
+    if afterwards:
+        _afterwards(request, review)
+    elif verdict == Review.Verdict.DENY:
+        decide(request, RequestState.DENIED, by=by)
+        _record(Event.REQUEST_DENIED, review)
+        notices.denied(request, review)
+    else:
+        _approved(request, review)
+    return review
+
+
+def _record(event: Event, review: Review, **data: object) -> None:
+    request = review.request
+    less = {
+        "scope": review.scope,
+        "duration_seconds": int(review.duration.total_seconds()) if review.duration else None,
+        "starts_at": review.starts_at.isoformat() if review.starts_at else None,
+    }
+    record(
+        event,
+        by=review.reviewer,
+        about=request,
+        related=(request.profile.endpoint, request.profile, request.requester),
+        reason=review.reason,
+        **{name: value for name, value in less.items() if value is not None},
+        **data,
+    )
+
+
+def _less(
+    request: AccessRequest,
+    duration: dt.timedelta | None,
+    models: list[str] | None,
+    starts_at: dt.datetime | None,
+) -> _Less:
+    """What is less than what was asked for and approved so far. Raises InvalidInput for more."""
+    scope, longest, start = approved_terms(request)
+    errors: dict[str, str] = {}
+    chosen: Scope | None = None
+    if models is not None:
+        try:
+            chosen = Scope.parse({"models": models})
+        except InvalidInput:
+            errors["models"] = "Leave at least one model."
+        else:
+            if beyond := chosen.beyond(scope):
+                errors["models"] = (
+                    f"Was not asked for: {', '.join(sorted(beyond))}. "
+                    f"You can leave of {', '.join(sorted(scope.models))}."
+                )
+    if duration is not None and not SHORTEST <= duration <= longest:
+        errors["duration"] = f"Must be from 1 minute to {duration_words(longest)}, as asked for."
+    if starts_at is not None:
+        if request.extends_id is not None:
+            errors["starts_at"] = "An extension begins when its grant ends."
+        elif starts_at <= clock.now() or (start is not None and starts_at < start):
+            errors["starts_at"] = "Must be later than now and than what was asked for."
+        elif starts_at > clock.now() + dt.timedelta(days=30):
+            errors["starts_at"] = "Must be within 30 days."
+    if errors:
+        raise InvalidInput(errors)
+    return _Less(
+        chosen if chosen is not None and chosen != scope else None,
+        duration if duration is not None and duration < longest else None,
+        starts_at if starts_at is not None and starts_at != start else None,
+    )
+
+
+def _approved(request: AccessRequest, review: Review) -> None:
+    """Complete the policy, or wait for whom it asks next."""
+    lacking = next_step(request)
+    if lacking is None:
+        # The policy may have changed since it was filed: the strictest holds.
+        check_consent(request)
+        decide(request, RequestState.APPROVED, by=review.reviewer)
+        _record(Event.REQUEST_APPROVED, review)
+        start_grant(request)
+        return
+    _record(Event.REQUEST_REVIEWED, review, step=request.policy["steps"][review.step]["name"])
+    if lacking != request.step:
+        now = clock.now()
+        request.step, request.step_since, request.escalations = lacking, now, 0
+        escalation = request.policy["steps"][lacking].get("escalation", [])
+        request.escalate_at = now + duration_of(escalation[0]["after"]) if escalation else None
+        request.remind_at = now + (request.decide_by - now) / 2
+        request.save(
+            update_fields=["step", "step_since", "escalations", "escalate_at", "remind_at"]
+        )
+        wait_at(request, lacking)
+        notices.review_wanted(request)
+
+
+def _afterwards(request: AccessRequest, review: Review) -> None:
+    """The review that break-glass access owes: its grant goes on, or ends at once."""
+    request.reviewed_at = clock.now()
+    request.remind_at = None
+    request.save(update_fields=["reviewed_at", "remind_at"])
+    wait_at(request, None)
+    _record(Event.BREAK_GLASS_REVIEWED, review, verdict=review.verdict)
+    if review.verdict == Review.Verdict.DENY:
+        end_denied(request, review.reviewer)
+    notices.reviewed_afterwards(request, review)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one of several reviews."""
+
+    request_id: str
+    review: Review | None
+    error: KeyturnError | None
+
+
+def review_many(
+    *,
+    by: User,
+    request_ids: Iterable[uuid.UUID | str],
+    verdict: Review.Verdict,
+    reason: str = "",
+    factor_at: dt.datetime | None = None,
+) -> list[Outcome]:
+    """The same verdict on several requests, each decided or refused by itself.
+
+    Raises InvalidInput for none, or for more than a hundred.
+    """
+    ids = list(dict.fromkeys(str(pk) for pk in request_ids))
+    if not 1 <= len(ids) <= MOST_AT_ONCE:
+        raise InvalidInput({"requests": f"Choose from 1 to {MOST_AT_ONCE} requests."})
+    outcomes = []
+    for pk in ids:
+        try:
+            review = review_request(
+                by=by, request_id=pk, verdict=verdict, reason=reason, factor_at=factor_at
+            )
+        except KeyturnError as error:
+            outcomes.append(Outcome(pk, None, error))
+        else:
+            outcomes.append(Outcome(pk, review, None))
+    return outcomes

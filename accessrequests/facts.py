@@ -1,0 +1,102 @@
+"""From rows to what policy judges by."""
+
+import datetime as dt
+from collections.abc import Iterable
+from functools import lru_cache
+
+from django.db.models import Q
+
+from accessrequests.models import AccessRequest, PolicyBinding, PolicyVersion
+from accessrequests.policy.effective import Effective, Source, effective
+from accessrequests.policy.facts import Facts
+from accounts.models import Group, User
+from endpoints.models import AccessProfile
+from endpoints.scope import Scope
+
+
+@lru_cache(maxsize=256)
+def _source(version: PolicyVersion) -> Source:
+    # Versions never change, so what was parsed once stays right.
+    return version.source()
+
+
+def sources_of(profile: AccessProfile) -> list[Source]:
+    """The current versions of the policies that govern this profile, its endpoint's first."""
+    bindings = (
+        PolicyBinding.objects.filter(Q(profile=profile) | Q(endpoint=profile.endpoint_id))
+        .select_related("policy__current__policy")
+        .order_by("endpoint_id")  # nulls come last
+    )
+    found: dict[object, Source] = {}
+    for binding in bindings:
+        version = binding.policy.current
+        if version is not None and binding.policy.retired_at is None:
+            found.setdefault(version.pk, _source(version))
+    return list(found.values())
+
+
+def effective_for(profile: AccessProfile, sources: Iterable[Source] | None = None) -> Effective:
+    """What holds for this profile at this moment."""
+    return effective(
+        list(sources) if sources is not None else sources_of(profile),
+        default_duration=profile.default_duration,
+        max_duration=profile.max_duration,
+        pending_timeout=profile.pending_timeout,
+    )
+
+
+def facts_about(
+    requester: User,
+    profile: AccessProfile,
+    *,
+    scope: Scope,
+    duration: dt.timedelta,
+    now: dt.datetime,
+    ticket: str = "",
+    justification: str = "",
+    starts_at: dt.datetime | None = None,
+    extension: bool = False,
+    break_glass: bool = False,
+) -> Facts:
+    """One ask as policy sees it, with the requester's groups as they are at this moment."""
+    endpoint = profile.endpoint
+    groups = list(Group.objects.filter(memberships__user=requester).values_list("slug", "is_rota"))
+    return Facts(
+        email=requester.email,
+        groups=frozenset(slug for slug, _ in groups),
+        is_service=requester.is_service,
+        on_call=any(is_rota for _, is_rota in groups),
+        profile=profile.slug,
+        duration=duration,
+        models=scope.models,
+        ticket=ticket,
+        justification=justification,
+        starts_at=starts_at,
+        extension=extension,
+        break_glass=break_glass,
+        endpoint=endpoint.slug,
+        kind=endpoint.kind,
+        environment=endpoint.environment,
+        risk=endpoint.risk,
+        connected_systems=tuple(endpoint.connected_systems),
+        now=now,
+    )
+
+
+def facts_of(
+    request: AccessRequest, now: dt.datetime, *, scope: Scope, duration: dt.timedelta
+) -> Facts:
+    """A filed request as policy sees it at this moment, as far as it was approved."""
+    return facts_about(
+        request.requester,
+        request.profile,
+        scope=scope,
+        duration=duration,
+        now=now,
+        ticket=request.ticket,
+        justification=request.justification,
+        # What was in time when it was filed isn't too late for having waited.
+        starts_at=request.starts_at if request.starts_at and request.starts_at > now else None,
+        extension=request.extends_id is not None,
+        break_glass=request.break_glass,
+    )
