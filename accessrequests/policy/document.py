@@ -5,31 +5,52 @@ JSON Schema that docs/policy.schema.json publishes.
 """
 
 import datetime as dt
-from typing import Annotated, Any, Self
+import difflib
+import re
+import types
+import unicodedata
+from typing import Annotated, Any, Self, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
+    Strict,
     StringConstraints,
     TypeAdapter,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from accessrequests.policy import cel
 from broker.errors import InvalidInput
 
-LONGEST_PATTERN = 200
+SHORTEST, LONGEST = dt.timedelta(minutes=1), dt.timedelta(days=365)
 
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?$")]
-ProfileName = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9-]{1,50}/[a-z0-9-]{1,50}$", strict=True)
-]
-Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+$", to_lower=True)]
+_SLUG = r"^[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?$"
+_PROFILE = r"^[a-z0-9-]{1,50}/[a-z0-9-]{1,50}$"
+_EMAIL = r"^[^@\s]+@[^@\s]+$"
+_ISO = (
+    r"^P(?=[0-9T])(([0-9]{1,3})W)?(([0-9]{1,4})D)?"
+    r"(T(?=[0-9])(([0-9]{1,5})H)?(([0-9]{1,6})M)?(([0-9]{1,8})S)?)?$"
+)
+_IN_WORDS = {
+    _SLUG: "Use up to 50 lower-case letters, digits and hyphens, with no hyphen at either end",
+    _PROFILE: "Name a profile as <endpoint>/<profile>, such as research-models/experiment",
+    _EMAIL: "Give an email address",
+}
+
+
+def _readable(text: str) -> str:
+    """Refuse what YAML, PostgreSQL or a terminal would not take as it is."""
+    if any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n" for c in text):
+        raise PydanticCustomError("characters", "Leave control characters out", {})
+    return text
 
 
 def _compiled(expression: str) -> str:
@@ -48,23 +69,58 @@ def _pattern(text: str) -> str:
     return text
 
 
-def _duration(least: dt.timedelta) -> AfterValidator:
-    def check(value: dt.timedelta) -> dt.timedelta:
-        if value < least:
-            raise PydanticCustomError("duration", "Must be at least {least}", {"least": iso(least)})
+def _iso_duration(value: object) -> dt.timedelta:
+    """Nothing but ISO 8601 text: a bare number has no unit, and months have no length."""
+    if isinstance(value, dt.timedelta):
         return value
+    found = re.fullmatch(_ISO, value) if isinstance(value, str) else None
+    if found is None:
+        raise PydanticCustomError(
+            "duration",
+            "Give an ISO 8601 duration such as PT30M, PT8H or P7D, without months or years",
+            {},
+        )
+    weeks, days, hours, minutes, seconds = (int(found[n] or 0) for n in (2, 4, 7, 9, 11))
+    return dt.timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
 
-    return AfterValidator(check)
+
+def _within(value: dt.timedelta) -> dt.timedelta:
+    if not SHORTEST <= value <= LONGEST:
+        raise PydanticCustomError(
+            "duration",
+            "Must be from {least} to {most}",
+            {"least": iso(SHORTEST), "most": iso(LONGEST)},
+        )
+    return value
 
 
-Expression = Annotated[str, StringConstraints(min_length=1), AfterValidator(_compiled)]
+Flag = Annotated[bool, Strict()]
+Slug = Annotated[str, StringConstraints(pattern=_SLUG)]
+ProfileName = Annotated[str, StringConstraints(pattern=_PROFILE)]
+Email = Annotated[
+    str, StringConstraints(pattern=_EMAIL, to_lower=True, max_length=254), AfterValidator(_readable)
+]
+Expression = Annotated[
+    str, StringConstraints(min_length=1, max_length=cel.LONGEST), AfterValidator(_compiled)
+]
 Duration = Annotated[
     dt.timedelta,
-    _duration(dt.timedelta(minutes=1)),
+    BeforeValidator(_iso_duration),
+    AfterValidator(_within),
     PlainSerializer(lambda value: iso(value), return_type=str),
+    WithJsonSchema({"type": "string", "format": "duration", "pattern": _ISO}),
 ]
-Pattern = Annotated[str, StringConstraints(max_length=LONGEST_PATTERN), AfterValidator(_pattern)]
-Sentence = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300)]
+Pattern = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=cel.LONGEST_PATTERN),
+    AfterValidator(_readable),
+    AfterValidator(_pattern),
+]
+Sentence = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=300),
+    AfterValidator(_readable),
+]
 
 
 def iso(value: dt.timedelta) -> str:
@@ -89,11 +145,11 @@ class Reviewers(Part):
 
     groups: tuple[Slug, ...] = ()
     people: tuple[Email, ...] = ()
-    endpoint_owner: bool = Field(default=False, description="the endpoint's owner at that moment")
-    requester_manager: bool = Field(
+    endpoint_owner: Flag = Field(default=False, description="the endpoint's owner at that moment")
+    requester_manager: Flag = Field(
         default=False, description="the requester's manager at that moment"
     )
-    profile_reviewers: bool = Field(default=False, description="the group that the profile names")
+    profile_reviewers: Flag = Field(default=False, description="the group that the profile names")
 
     @model_validator(mode="after")
     def _somebody(self) -> Self:
@@ -150,7 +206,7 @@ class Ticket(Part):
     """The ticket that a request names."""
 
     pattern: Pattern | None = Field(default=None, description="the whole ticket must match it")
-    required: bool = True
+    required: Flag = True
 
 
 class Limits(Part):
@@ -182,7 +238,7 @@ class Limits(Part):
             and self.default_duration > self.max_duration
         ):
             raise PydanticCustomError(
-                "limits", "default_duration must not be longer than max_duration", {}
+                "limits", "The default_duration must not be longer than max_duration", {}
             )
         return self
 
@@ -209,14 +265,14 @@ class PolicyDocument(Part):
 
     slug: Slug
     name: Sentence
-    description: str = ""
+    description: Annotated[str, AfterValidator(_readable)] = ""
     applies_to: AppliesTo = AppliesTo()
     steps: tuple[Step, ...] = Field(min_length=1, max_length=10)
     constraints: tuple[Constraint, ...] = Field(default=(), max_length=20)
     auto_approve_when: Expression | None = Field(
         default=None, description="CEL; no person is needed then"
     )
-    auto_approve_critical: bool = Field(
+    auto_approve_critical: Flag = Field(
         default=False, description="whether auto_approve_when counts on critical endpoints too"
     )
     limits: Limits = Limits()
@@ -251,9 +307,73 @@ def errors_by_key(error: ValidationError) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for item in error.errors(include_url=False, include_input=False):
         key = ".".join(str(part) for part in item["loc"]) or "policy"
-        text = "Unknown key" if item["type"] == "extra_forbidden" else item["msg"]
-        found.setdefault(key, []).append(text[0].upper() + text[1:] + ".")
+        found.setdefault(key, []).append(_sentence(item, PolicyDocument))
+    # A list whose entries are wrong counts as too short as well.
+    for key in [key for key in found if any(other.startswith(f"{key}.") for other in found)]:
+        found[key] = [text for text in found[key] if not text.startswith("Give at least")]
+        if not found[key]:
+            del found[key]
     return {key: " ".join(texts) for key, texts in found.items()}
+
+
+def _sentence(item: ErrorDetails, model: type[BaseModel]) -> str:
+    """What is wrong, as a sentence that says what would be right."""
+    context = item.get("ctx", {})
+    match item["type"]:
+        case "extra_forbidden":
+            known = _part_at(model, item["loc"][:-1]).model_fields
+            close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+            hint = f"Did you mean {close[0]}?" if close else f"Known are {', '.join(known)}."
+            return f"Unknown key. {hint}"
+        case "int_type" | "greater_than_equal" | "less_than_equal":
+            least, most = _bounds(model, item["loc"])
+            return f"Use a whole number from {least} to {most}."
+        case "string_pattern_mismatch":
+            return _IN_WORDS[context["pattern"]] + "."
+        case "too_short" | "too_long" as which:
+            least = context.get("min_length" if which == "too_short" else "max_length", 0)
+            return f"Give at {'least' if which == 'too_short' else 'most'} {least}."
+        case "string_too_long":
+            return f"Use at most {context['max_length']} characters."
+        case kind if kind in _SENTENCES:
+            return _SENTENCES[kind]
+    text = item["msg"].rstrip(".")
+    return text[:1].upper() + text[1:] + ("" if text.endswith("?") else ".")
+
+
+_SENTENCES = {
+    "missing": "This is needed.",
+    "string_type": "Give text; in quotes, if it looks like a number, a date, yes or no.",
+    "string_too_short": "Write something.",
+    "string_unicode": "Give text in UTF-8.",
+    "bool_type": "Use true or false.",
+    "tuple_type": "Give a list, such as [a, b].",
+    "model_type": "Give keys and their values.",
+    "model_attributes_type": "Give keys and their values.",
+}
+
+
+def _part_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model that describes what is at this path."""
+    for name in path:
+        if isinstance(name, str):
+            model = _model_in(model.model_fields[name].annotation) or model
+    return model
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    """The model that a field is, or is a list of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (tuple, list, Union, types.UnionType):
+        return next(filter(None, map(_model_in, get_args(annotation))), None)
+    return None
+
+
+def _bounds(model: type[BaseModel], path: tuple[int | str, ...]) -> tuple[int, int]:
+    field = _part_at(model, path[:-1]).model_fields[str(path[-1])]
+    ends = [(getattr(item, "ge", None), getattr(item, "le", None)) for item in field.metadata]
+    return max(low for low, _ in ends if low), min(high for _, high in ends if high)
 
 
 def json_schema() -> dict[str, Any]:
