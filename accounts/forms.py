@@ -36,7 +36,6 @@ class CodeForm(forms.Form):
                 "autocomplete": "one-time-code",
                 "inputmode": "numeric",
                 "spellcheck": "false",
-                "autofocus": True,
             }
         ),
         error_messages={"required": "Give the six digits that your authenticator shows."},

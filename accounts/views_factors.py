@@ -59,6 +59,7 @@ def step_up(request: HttpRequest) -> HttpResponse:
     """Prove the second factor anew, then go back to where it was asked for."""
     user, back = person(request), way_back(request, resolve_url("home"))
     form, status = CodeForm(request.POST or None), 200
+    form.fields["code"].widget.attrs["autofocus"] = True
     if not factors.has_factor(user):
         return render(
             request, "accounts/step_up.html", {"back": back, "set_up": _at("factor", back)}
