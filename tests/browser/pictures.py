@@ -86,6 +86,8 @@ def test_pictures(
         "grant": f"/grants/{scene.fresh.pk}/",
         "grant-low": f"/grants/{scene.low.pk}/",
         "grant-ended": f"/grants/{scene.ended.pk}/",
+        "factor": "/settings/factor/",
+        "step-up": "/step-up/",
         "not-found": "/grants/00000000-0000-0000-0000-000000000000/",
     }
     for name, path in pages.items():

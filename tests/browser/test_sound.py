@@ -1,10 +1,12 @@
 """Every page by axe against WCAG 2.2 AA, light and dark, at 1440 and 390 pixels, and its width."""
 
+import base64
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.accounts.authenticator import code
 from tests.browser.conftest import Visitor
 from tests.world import PASSWORD, World
 
@@ -90,6 +92,25 @@ def test_every_page(visit: Callable[..., Visitor], pages: Any, phone: bool, dark
     visitor.go(paths["grant"])
     visitor.page.get_by_role("button", name="Get credential").click()
     look(visitor, "secret")
+
+    visitor.go("/step-up/")
+    look(visitor, "step-up without a factor")
+    visitor.go("/settings/factor/")
+    look(visitor, "no factor")
+    visitor.page.get_by_role("button", name="Set it up").click()
+    look(visitor, "setting a factor up")
+    secret = base64.b32decode(visitor.page.locator("#secret-value").inner_text().replace("\n", ""))
+    visitor.page.get_by_role("textbox", name="Code").fill(code(secret))
+    visitor.page.get_by_role("button", name="Finish").click()
+    visitor.page.get_by_text("is set up.").wait_for()
+    look(visitor, "factor")
+    visitor.go("/step-up/?next=/approvals/")
+    visitor.page.get_by_role("textbox", name="Code").fill("12")
+    visitor.page.get_by_role("button", name="Prove it").click()
+    look(visitor, "step-up with errors")
+    visitor.page.get_by_role("textbox", name="Code").fill(code(secret, steps=1))
+    visitor.page.get_by_role("button", name="Prove it").click()
+    visitor.page.get_by_text("Proved.").wait_for()
 
     empty = visit(phone=phone, dark=dark)
     empty.sign_in(newcomer)

@@ -12,6 +12,7 @@ from django.test import Client, RequestFactory
 from accessrequests.actions import cancel_request, expire_requests, review_request
 from accessrequests.models import Grant, Review
 from accounts import actions as accounts
+from accounts import factors
 from accounts.models import User
 from audit.events import Event
 from audit.models import AuditEvent
@@ -19,6 +20,7 @@ from audit.record import record
 from credentials import actions as credentials
 from credentials.actions import check_out
 from endpoints import actions as endpoints
+from tests.accounts.authenticator import code, later
 from tests.invariants.by_hand import by_hand
 from tests.servers import Servers
 from tests.world import PASSWORD, UPSTREAM_KEY, World, move
@@ -29,6 +31,7 @@ STATE = (
     "SELECT json_agg(t) FROM (SELECT 'user' AS kind, id::text, concat(is_active, password) AS state"
     " FROM accounts_user UNION ALL SELECT 'group', id::text, '' FROM accounts_group UNION ALL"
     " SELECT 'member', group_id::text || user_id::text, '' FROM accounts_membership UNION ALL"
+    " SELECT 'factor', id::text, last_step::text FROM accounts_totp UNION ALL"
     " SELECT 'token', id::text, revoked_at::text FROM accounts_apitoken UNION ALL"
     " SELECT 'endpoint', id::text, concat(retired_at, upstream_url) FROM endpoints_endpoint"
     " UNION ALL SELECT 'profile', id::text, scope::text FROM endpoints_accessprofile UNION ALL"
@@ -108,6 +111,31 @@ def revoke_token(world: World) -> Verb:
 def deactivate_user(world: World) -> Verb:
     user = world.person()
     return lambda: accounts.deactivate_user(by=None, user=user), Event.USER_DEACTIVATED
+
+
+def _factor(user: User) -> bytes:
+    sealed = factors.new_secret(by=user)
+    secret = factors.reveal(by=user, sealed=sealed)
+    factors.add(by=user, sealed=sealed, code=code(secret), proof=None)
+    return secret
+
+
+def add_factor(world: World) -> Verb:
+    user = world.person()
+    return lambda: _factor(user), Event.FACTOR_ADDED
+
+
+def prove_factor(world: World) -> Verb:
+    user = world.person()
+    secret = _factor(user)
+    later(user)
+    return lambda: factors.prove(by=user, code=code(secret)), Event.STEP_UP_PROVED
+
+
+def remove_factor(world: World) -> Verb:
+    user = world.person()
+    _factor(user)
+    return lambda: factors.remove(by=None, person=user), Event.FACTOR_REMOVED
 
 
 def create_endpoint(world: World) -> Verb:
@@ -244,6 +272,9 @@ VERBS = [
     deactivate_user,
     set_password,
     revoke_token,
+    add_factor,
+    prove_factor,
+    remove_factor,
     create_endpoint,
     change_endpoint,
     change_profile,
