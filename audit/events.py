@@ -20,6 +20,7 @@ class Event(TextChoices):
     FACTOR_REMOVED = "factor:removed", "removed the second factor of"
     STEP_UP_PROVED = "step_up:proved", "proved their second factor"
     STEP_UP_REFUSED = "step_up:refused", "failed to prove their second factor"
+    NOTIFICATIONS_CHANGED = "notification_settings:changed", "changed notification settings of"
     TOKEN_CREATED = "api_token:created", "created API token"
     TOKEN_REVOKED = "api_token:revoked", "revoked API token"
     ENDPOINT_CREATED = "endpoint:created", "created endpoint"

@@ -8,10 +8,11 @@ from django.http import HttpRequest
 
 from accessrequests.models import AccessRequest, Grant
 from accounts.models import User
+from notifications.models import Notification
 
 
 def portal(request: HttpRequest) -> dict[str, Any]:
-    """`waiting_count`, `live_grants`, `demo`, `demo_sign_ins`."""
+    """`waiting_count`, `unread_count`, `live_grants`, `demo`, `demo_sign_ins`."""
     user = getattr(request, "user", None)
 
     @functools.cache
@@ -19,6 +20,13 @@ def portal(request: HttpRequest) -> dict[str, Any]:
         if not isinstance(user, User):
             return 0
         return AccessRequest.objects.waiting_for(user).count()
+
+    @functools.cache
+    def unread_count() -> int:
+        """At most 100: a count of everything would be as slow as there is much of it."""
+        if not isinstance(user, User):
+            return 0
+        return Notification.objects.filter(person=user).unread()[:100].count()
 
     @functools.cache
     def live_grants() -> list[Grant]:
@@ -36,6 +44,7 @@ def portal(request: HttpRequest) -> dict[str, Any]:
 
     return {
         "waiting_count": waiting_count,
+        "unread_count": unread_count,
         "live_grants": live_grants,
         "demo": settings.KEYTURN_DEMO,
         "demo_sign_ins": demo_sign_ins,

@@ -189,6 +189,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 3600.0,
         "options": {"expires": 3600},
     },
+    "forget-notifications": {
+        "task": "notifications.tasks.forget",
+        "schedule": 3600.0,
+        "options": {"expires": 3600},
+    },
 }
 
 # Mail: off unless there is a server to hand it to.
@@ -316,6 +321,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENUM_NAME_OVERRIDES": {
         "RequestState": "accessrequests.states.RequestState",
+        "EmailChoice": "notifications.kinds.Email",
         "GrantState": "accessrequests.states.GrantState",
         "CredentialState": "credentials.states.CredentialState",
     },

@@ -9,6 +9,7 @@ from broker.problem_pages import problem, problems
 from broker.reference import api_reference
 from credentials.api import CredentialViewSet, GrantViewSet
 from endpoints.api import EndpointViewSet, ProfileViewSet
+from notifications.api import NotificationSettingsView, NotificationViewSet
 
 router = SimpleRouter(use_regex_path=False)
 router.register("endpoints", EndpointViewSet, basename="api-endpoint")
@@ -17,9 +18,15 @@ router.register("requests", RequestViewSet, basename="api-request")
 router.register("grants", GrantViewSet, basename="api-grant")
 router.register("credentials", CredentialViewSet, basename="api-credential")
 router.register("audit/events", AuditEventViewSet, basename="api-audit-event")
+router.register("notifications", NotificationViewSet, basename="api-notification")
 
 api = [
     *router.urls,
+    path(
+        "notification-settings/",
+        NotificationSettingsView.as_view(),
+        name="api-notification-settings",
+    ),
     path("schema/", SpectacularAPIView.as_view(), name="api-schema"),
     path("docs/", api_reference, name="api-docs"),
 ]

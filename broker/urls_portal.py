@@ -8,6 +8,7 @@ from accounts import views_factors as factors
 from audit import views as audit
 from credentials import views as credentials
 from endpoints import views as endpoints
+from notifications import views as notifications
 
 urlpatterns = [
     path("", credentials.home, name="home"),
@@ -17,6 +18,14 @@ urlpatterns = [
     path("settings/factor/", factors.factor, name="factor"),
     path("settings/factor/set-up/", factors.factor_set_up, name="factor-set-up"),
     path("settings/factor/remove/", factors.factor_remove, name="factor-remove"),
+    path(
+        "settings/notifications/", notifications.notification_settings, name="notification-settings"
+    ),
+    path("notifications/", notifications.notifications, name="notifications"),
+    path("notifications/read/", notifications.notifications_read, name="notifications-read"),
+    path(
+        "notifications/<uuid:pk>/read/", notifications.notification_read, name="notification-read"
+    ),
     path("catalogue/", endpoints.catalogue, name="catalogue"),
     path("endpoints/<slug:slug>/", endpoints.endpoint, name="endpoint"),
     path("request/<uuid:profile_id>/", accessrequests.request_new, name="request-new"),

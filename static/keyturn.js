@@ -289,6 +289,18 @@
     }
   }
 
+  // ── Notifications ─────────────────────────────────────────────────────────────────────────
+  // Whoever follows one has read it. The page that it leads to is fetched meanwhile, so the form
+  // goes by itself; should it be lost, the notification merely stays unread.
+  function markRead(id) {
+    const form = document.getElementById(id);
+    if (!form) return;
+    const body = new URLSearchParams(new FormData(form));
+    window
+      .fetch(form.action, { method: "POST", body, keepalive: true, redirect: "manual" })
+      .catch(() => {});
+  }
+
   // ── Clicks ────────────────────────────────────────────────────────────────────────────────
   function onClick(event) {
     const target = event.target instanceof Element ? event.target : null;
@@ -312,7 +324,8 @@
       form.elements.namedItem("password").value = button.dataset.fillPassword;
       form.querySelector("[type=submit]").focus();
       say("Filled in. Press Enter to sign in.");
-    } else if (button.hasAttribute("data-print")) window.print();
+    } else if (button.dataset.reads) markRead(button.dataset.reads);
+    else if (button.hasAttribute("data-print")) window.print();
   }
 
   // ── Forms: once is enough ─────────────────────────────────────────────────────────────────

@@ -1,5 +1,6 @@
 """Every route as everybody: with a session and its CSRF token, with an API token, and as nobody."""
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from audit.events import Event
 from audit.models import AuditEvent
 from credentials.actions import check_out
 from credentials.models import Credential
+from notifications.kinds import Kind
+from notifications.models import Notification
+from notifications.outbox import notify
 from tests.api.callers import Caller, problem
 from tests.world import World
 
@@ -31,6 +35,7 @@ class Scene:
     grant: Grant
     credential: Credential
     event: AuditEvent
+    notification: Notification
     people: dict[str, User]
 
     def path(self, template: str) -> str:
@@ -41,6 +46,7 @@ class Scene:
             grant=self.grant.pk,
             credential=self.credential.pk,
             event=self.event.pk,
+            notification=self.notification.pk,
         )
 
 
@@ -51,11 +57,15 @@ def scene(world: World) -> Scene:
     grant = world.grant(profile=profile, requester=holder)
     credential = check_out(by=holder, grant_id=grant.pk).credential
     pending = world.request(profile=profile, requester=holder)
+    [notification] = notify(
+        Kind.DECIDED, to=[holder], about=grant, path="/", sentence="x", occasion="again"
+    )
     return Scene(
         pending,
         grant,
         credential,
         AuditEvent.objects.filter(event=Event.REQUEST_FILED).about(pending.pk).get(),
+        notification,
         {
             "holder": holder,
             "teammate": world.person(profile.requesters),
@@ -72,7 +82,7 @@ def row(*statuses: int) -> dict[str, int]:
     return dict(zip(ACTORS, statuses, strict=True))
 
 
-READ, WRITE = "GET", "POST"
+READ, WRITE, REPLACE = "GET", "POST", "PUT"
 #                                            holder mate revw ownr audt admn strngr
 MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (READ, "endpoints/"): row(200, 200, 200, 200, 200, 200, 200),
@@ -88,6 +98,10 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (READ, "grants/{grant}/"): row(200, 404, 200, 200, 200, 200, 404),
     (READ, "credentials/{credential}/"): row(200, 404, 200, 200, 200, 200, 404),
     (READ, "audit/events/{event}/"): row(200, 404, 404, 404, 200, 200, 404),
+    (READ, "notifications/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "notification-settings/"): row(200, 200, 200, 200, 200, 200, 200),
+    (WRITE, "notifications/{notification}/read/"): row(200, 404, 404, 404, 404, 404, 404),
+    (REPLACE, "notification-settings/"): row(200, 200, 200, 200, 200, 200, 200),
     (WRITE, "requests/"): row(201, 201, 400, 400, 400, 400, 400),
     (WRITE, "requests/{pending}/reviews/"): row(403, 404, 201, 404, 403, 403, 404),
     (WRITE, "requests/{pending}/cancel/"): row(200, 404, 403, 404, 403, 403, 404),
@@ -119,7 +133,15 @@ def test_no_route_of_the_api_is_missing_here() -> None:
 def body_for(template: str, scene: Scene) -> dict[str, Any]:
     if template == "requests/":
         return {"profile": str(scene.grant.request.profile_id), "justification": "Ticket 4711."}
+    if template == "notification-settings/":
+        return told()
     return {"verdict": "approve"} if template.endswith("reviews/") else {}
+
+
+def told() -> dict[str, Any]:
+    email = {f"email_{topic}": "digest" for topic in ("waiting", "access", "comments")}
+    chat = {f"chat_{topic}": False for topic in ("waiting", "access", "comments")}
+    return email | chat | {"chat_handle": "ana", "digest_hour": 7}
 
 
 @contextmanager
@@ -141,7 +163,9 @@ def test_who_may_do_what(method: str, template: str, how: str, scene: Scene) -> 
         with undone():
             caller = Caller(user, how)
             answer = (
-                caller.get(path) if method == READ else caller.post(path, body_for(template, scene))
+                caller.get(path)
+                if method == READ
+                else caller.send(method, path, json.dumps(body_for(template, scene)))
             )
             found[actor] = answer.status_code
             if answer.status_code >= 400:
@@ -173,8 +197,9 @@ def test_a_session_without_its_csrf_token_changes_nothing(csrf: str, scene: Scen
     caller = Caller(scene.people["holder"])
     caller.headers = {"X-CSRFToken": csrf} if csrf else {}
     for method, template in MATRIX:
-        if method == WRITE:
-            answer = caller.post(scene.path(template), body_for(template, scene))
+        if method != READ:
+            body = json.dumps(body_for(template, scene))
+            answer = caller.send(method, scene.path(template), body)
             problem(answer, 403, "forbidden")
     scene.pending.refresh_from_db()
     scene.grant.refresh_from_db()
@@ -186,7 +211,7 @@ def test_a_session_without_its_csrf_token_changes_nothing(csrf: str, scene: Scen
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
 def test_no_other_method_does_anything(method: str, scene: Scene) -> None:
     caller = Caller(scene.people["administrator"])
-    for template in {each for _, each in MATRIX}:
+    for template in {each for _, each in MATRIX} - {each for how, each in MATRIX if how == method}:
         problem(caller.send(method, scene.path(template), b"{}"), 405, "method-not-allowed")
 
 

@@ -17,6 +17,9 @@ from audit.ids import new_id
 from audit.models import AuditEvent
 from credentials.actions import check_out
 from credentials.models import Credential
+from notifications.kinds import Kind
+from notifications.models import Notification
+from notifications.outbox import notify
 from tests.world import World
 
 pytestmark = pytest.mark.django_db
@@ -47,6 +50,8 @@ ROUTES = {
     ("grant-check-out", POST): "grant",
     ("grant-end", POST): "grant",
     ("record-event", GET): "event",
+    ("api-notification-read", POST): "notification",
+    ("notification-read", POST): "notification",
 }
 # These name nothing of anybody's.
 OPEN = {"problem"}
@@ -80,6 +85,7 @@ class Theirs:
     grant: Grant
     credential: Credential
     event: AuditEvent
+    notification: Notification
 
     def id_of(self, kind: str) -> Any:
         match kind:
@@ -102,7 +108,10 @@ def theirs(world: World) -> Theirs:
     grant = world.grant()
     credential = check_out(by=grant.holder, grant_id=grant.pk).credential
     event = AuditEvent.objects.filter(event=Event.REQUEST_FILED).about(grant.request_id).get()
-    return Theirs(grant.request, grant, credential, event)
+    [notification] = notify(
+        Kind.DECIDED, to=[grant.holder], about=grant, path="/", sentence="x", occasion="again"
+    )
+    return Theirs(grant.request, grant, credential, event, notification)
 
 
 @pytest.fixture
