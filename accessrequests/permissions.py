@@ -46,6 +46,12 @@ def can_comment(user: User, request: AccessRequest) -> bool:
     return True
 
 
+def check_administer(user: User) -> None:
+    """Raise Forbidden unless this person may write policies."""
+    if not (user.is_active and user.is_administrator):
+        raise Forbidden("Only administrators change policies.")
+
+
 def check_cancel(user: User, request: AccessRequest) -> None:
     """Raise Forbidden unless this person may take the request back."""
     if not are_linked(user, request.requester):

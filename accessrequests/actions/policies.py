@@ -3,6 +3,7 @@
 from django.db import transaction
 
 from accessrequests.models import Policy, PolicyBinding, PolicyVersion
+from accessrequests.permissions import check_administer
 from accessrequests.policy.document import PolicyDocument, Reviewers
 from accounts.models import Group, User
 from audit import clock
@@ -21,9 +22,11 @@ def save_policy(
     """Make this the policy's current version; whether that changed anything.
 
     Requests keep what they were filed under, and are held to the stricter of the two. Raises
-    InvalidInput by dotted key for groups, people, profiles and endpoints that don't exist, what
-    another policy governs already, and steps that nobody could take.
+    Forbidden, and InvalidInput by dotted key for groups, people, profiles and endpoints that
+    don't exist, what another policy governs already, and steps that nobody could take.
     """
+    if by is not None:
+        check_administer(by)
     # Two at once must not both take a number, nor a profile.
     policy, _ = Policy.objects.get_or_create(slug=document.slug)
     policy = Policy.objects.select_for_update(of=("self",)).get(pk=policy.pk)
@@ -69,7 +72,12 @@ def save_policy(
 
 @transaction.atomic
 def retire_policy(*, by: User | None, slug: str) -> Policy:
-    """End a policy: what it governed is under the built-in one again. Raises NotFound."""
+    """End a policy: what it governed is under the built-in one again.
+
+    Raises Forbidden and NotFound.
+    """
+    if by is not None:
+        check_administer(by)
     policy = Policy.objects.select_for_update(of=("self",)).filter(slug=slug).first()
     if policy is None or policy.current is None:
         raise NotFound(kind="policy", id=slug)
