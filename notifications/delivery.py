@@ -161,7 +161,7 @@ def _claim_digests(due: QuerySet[Delivery], most: int) -> list[list[Delivery]]:
         .values_list("person", flat=True)[:most]
     )
     rows = due.filter(notification__person__in=people).order_by(
-        "notification__person", "notification"
+        "notification__person_id", "notification_id"
     )
     return [list(group) for _, group in groupby(rows, key=lambda row: row.notification.person_id)]
 
@@ -176,7 +176,7 @@ def _still_wanted(group: list[Delivery]) -> list[Delivery]:
     rows = (
         Delivery.objects.filter(pk__in=attempts, state=Delivery.State.DUE)
         .select_related("notification__person")
-        .order_by("notification")
+        .order_by("notification_id")
     )
     mine = [row for row in rows if row.attempts == attempts[row.pk]]
     moot = [
