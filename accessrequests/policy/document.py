@@ -302,12 +302,14 @@ def parse(data: object) -> PolicyDocument:
         raise InvalidInput(errors_by_key(error)) from error
 
 
-def errors_by_key(error: ValidationError) -> dict[str, str]:
+def errors_by_key(
+    error: ValidationError, model: type[BaseModel] = PolicyDocument
+) -> dict[str, str]:
     """All that is wrong, by its dotted key; what concerns the whole is under `policy`."""
     found: dict[str, list[str]] = {}
     for item in error.errors(include_url=False, include_input=False):
         key = ".".join(str(part) for part in item["loc"]) or "policy"
-        found.setdefault(key, []).append(_sentence(item, PolicyDocument))
+        found.setdefault(key, []).append(_sentence(item, model))
     # A list whose entries are wrong counts as too short as well.
     for key in [key for key in found if any(other.startswith(f"{key}.") for other in found)]:
         found[key] = [text for text in found[key] if not text.startswith("Give at least")]
@@ -356,16 +358,17 @@ _SENTENCES = {
 def _part_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
     """The model that describes what is at this path."""
     for name in path:
-        if isinstance(name, str):
-            model = _model_in(model.model_fields[name].annotation) or model
+        # What is no field is a number in a list or a key of a dictionary.
+        if field := model.model_fields.get(str(name)):
+            model = _model_in(field.annotation) or model
     return model
 
 
 def _model_in(annotation: object) -> type[BaseModel] | None:
-    """The model that a field is, or is a list of."""
+    """The model that a field is, or holds several of."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if get_origin(annotation) in (tuple, list, Union, types.UnionType):
+    if get_origin(annotation) in (tuple, dict, Union, types.UnionType):
         return next(filter(None, map(_model_in, get_args(annotation))), None)
     return None
 

@@ -37,6 +37,13 @@ def read(text: str) -> list[PolicyDocument]:
     return found
 
 
+def locate(text: str, number: int, errors: dict[str, str]) -> dict[str, str]:
+    """Errors of the policy of this number in `read(text)`, by line and key."""
+    entries = [(node, path) for node in nodes(text) for path, _ in _entries(node)]
+    node, path = entries[number]
+    return located(errors, node, path)
+
+
 def write(documents: Sequence[PolicyDocument]) -> str:
     """YAML that `read` takes, keys in the order of the definition, without what is at its default.
 
@@ -56,10 +63,9 @@ def write(documents: Sequence[PolicyDocument]) -> str:
 class _Constructor(yaml.constructor.SafeConstructor):
     """Dates stay text: nothing here is one, and what looks like one is a name or a mistake."""
 
-
-_Constructor.add_constructor(
-    "tag:yaml.org,2002:timestamp", yaml.constructor.SafeConstructor.construct_yaml_str
-)
+    yaml_constructors = yaml.constructor.SafeConstructor.yaml_constructors | {
+        "tag:yaml.org,2002:timestamp": yaml.constructor.SafeConstructor.construct_yaml_str
+    }
 
 
 class _Dumper(yaml.SafeDumper):
@@ -146,11 +152,11 @@ def located(errors: dict[str, str], node: yaml.Node, path: Sequence[str] = ()) -
         parts = [*path, *(part for part in key.split(".") if part)]
         if key == "policy":
             parts = list(path) or ["policy"]
-        found[f"line {_line_of(node, parts)}, {'.'.join(parts)}".rstrip(", ")] = message
+        found[f"line {line_of(node, parts)}, {'.'.join(parts)}".rstrip(", ")] = message
     return found
 
 
-def _line_of(node: yaml.Node, path: Sequence[str]) -> int:
+def line_of(node: yaml.Node, path: Sequence[str]) -> int:
     """Where this key stands; where its nearest parent does, if it's missing."""
     line = _line(node)
     for part in path:
