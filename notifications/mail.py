@@ -18,6 +18,7 @@ from accounts.models import User
 from notifications.models import Delivery
 from notifications.undelivered import Refused, Undelivered, Unreachable
 
+SHOWN = 40  # of a digest; the rest is counted
 _IDS = uuid.UUID("5fb0c8de-6a4c-4f0e-9d57-0d2f2f9a8a1e")
 
 
@@ -40,6 +41,7 @@ def compose(rows: Sequence[Delivery]) -> EmailMultiAlternatives:
         page = "digest"
         count = "1 thing" if len(news) == 1 else f"{len(news)} things"
         context["subject"] = f"{count} to catch up on in Keyturn"
+        context |= {"news": news[:SHOWN], "more": max(0, len(news) - SHOWN)}
     with timezone.override(ZoneInfo(person.time_zone)):
         text, html = (
             render_to_string(f"notifications/{page}.{form}", context) for form in ("txt", "html")

@@ -30,7 +30,10 @@ class Notification(models.Model):
     """One event told to one person. What it says never changes; whether it was read does."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    person = models.ForeignKey(User, on_delete=models.CASCADE, related_name="notifications")
+    # The indexes below begin with it, here and in Delivery.
+    person = models.ForeignKey(
+        User, on_delete=models.CASCADE, related_name="notifications", db_index=False
+    )
     kind = models.CharField(max_length=20, choices=Kind.choices)
     subject_id = models.UUIDField(help_text="what it is about")
     occasion = models.CharField(
@@ -98,7 +101,7 @@ class Delivery(models.Model):
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     notification = models.ForeignKey(
-        Notification, on_delete=models.CASCADE, related_name="deliveries"
+        Notification, on_delete=models.CASCADE, related_name="deliveries", db_index=False
     )
     channel = models.CharField(max_length=5, choices=Channel.choices)
     digest = models.BooleanField(default=False, help_text="goes with others of its day in one mail")

@@ -192,11 +192,13 @@ def test_workers_at_once_send_each_once(mail: MailServer, world: World):
 
 def test_of_a_digest_workers_at_once_make_one(mail: MailServer, ben: User):
     Preference.objects.create(person=ben, email_waiting=Email.DIGEST)
-    rows = [row for _ in range(8) for row in tell(ben, about=Thing())]
+    rows = [row for _ in range(43) for row in tell(ben, about=Thing())]
     later(*rows)
     assert sum(at_once([deliver_due] * 4)) == 1
     [message] = mail.to(ben.email)
-    assert message["Subject"].startswith("8 things")
+    assert message["Subject"].startswith("43 things")
+    for part in parts(message):
+        assert "And 3 more." in part
 
 
 def test_no_network_in_a_transaction(mail: MailServer, ben: User, monkeypatch: pytest.MonkeyPatch):
