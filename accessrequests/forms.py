@@ -105,3 +105,30 @@ class ReviewForm(forms.Form):
             }
         ),
     )
+
+
+class PolicyForm(forms.Form):
+    """The text of a policy, and why it changes. What it says is for the action to judge."""
+
+    text = forms.CharField(
+        label="Policy",
+        help_text="YAML. docs/policies.md says what each key means.",
+        max_length=100_000,
+        strip=False,
+        widget=forms.Textarea(
+            attrs={
+                "class": "form-control mono",
+                "rows": 26,
+                "spellcheck": "false",
+                "autocapitalize": "none",
+            }
+        ),
+        error_messages={"required": "Write the policy."},
+    )
+    note = forms.CharField(
+        label="Why",
+        required=False,
+        max_length=300,
+        help_text="Whoever reads the history later will ask.",
+        widget=forms.TextInput(attrs={"class": "form-control"}),
+    )

@@ -12,7 +12,7 @@ from accessrequests.actions.asking import (
 from accessrequests.actions.authority import check_authority
 from accessrequests.actions.chasing import chase, expire_requests
 from accessrequests.actions.granting import close_grant, on_denied_afterwards
-from accessrequests.actions.policies import retire_policy, save_policy, stored
+from accessrequests.actions.policies import check_policy, retire_policy, save_policy, stored
 from accessrequests.actions.reviewing import (
     REASON_LENGTH,
     Outcome,
@@ -30,6 +30,7 @@ __all__ = [
     "cancel_request",
     "chase",
     "check_authority",
+    "check_policy",
     "close_grant",
     "comment",
     "drop_absence",

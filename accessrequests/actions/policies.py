@@ -15,6 +15,16 @@ from endpoints.models import AccessProfile, Endpoint
 NOTE_LENGTH = 300
 
 
+def check_policy(*, by: User | None, document: PolicyDocument) -> None:
+    """Raise what `save_policy` would; writes nothing."""
+    if by is not None:
+        check_administer(by)
+    errors = _unknown(document) | _dead_ends(document)
+    _governed(document, errors)
+    if errors:
+        raise InvalidInput(errors)
+
+
 @transaction.atomic
 def save_policy(
     *, by: User | None, document: PolicyDocument, note: str = ""
@@ -33,7 +43,7 @@ def save_policy(
     errors = _unknown(document) | _dead_ends(document)
     if len(note) > NOTE_LENGTH:
         errors["note"] = f"Must be at most {NOTE_LENGTH} characters."
-    governed = _governed(document, policy, errors)
+    governed = _governed(document, errors)
     if errors:
         raise InvalidInput(errors)
     data = document.as_data()
@@ -151,14 +161,14 @@ def _dead_ends(document: PolicyDocument) -> dict[str, str]:
     return errors
 
 
-def _governed(
-    document: PolicyDocument, policy: Policy, errors: dict[str, str]
-) -> list[AccessProfile | Endpoint]:
+def _governed(document: PolicyDocument, errors: dict[str, str]) -> list[AccessProfile | Endpoint]:
     """The profiles and endpoints that it names; what is wrong with them is added to `errors`."""
     found: list[AccessProfile | Endpoint] = []
     taken = {
         (binding.profile_id or binding.endpoint_id): binding.policy
-        for binding in PolicyBinding.objects.exclude(policy=policy).select_related("policy")
+        for binding in PolicyBinding.objects.exclude(policy__slug=document.slug).select_related(
+            "policy"
+        )
     }
     for at, name in enumerate(document.applies_to.profiles):
         endpoint, _, slug = name.partition("/")

@@ -8,9 +8,21 @@ from accessrequests.views.asking import (
     requests,
 )
 from accessrequests.views.deciding import approvals, request_page, request_review
+from accessrequests.views.policies import (
+    policies,
+    policy,
+    policy_check,
+    policy_edit,
+    policy_retire,
+)
 
 __all__ = [
     "approvals",
+    "policies",
+    "policy",
+    "policy_check",
+    "policy_edit",
+    "policy_retire",
     "request_again",
     "request_cancel",
     "request_new",
