@@ -7,8 +7,15 @@ import pgtrigger
 from django.db.models import F
 from ulid import ULID
 
-from accessrequests.actions import cancel_request, expire_requests, file_request, review_request
-from accessrequests.models import AccessRequest, Grant, Review
+from accessrequests.actions import (
+    cancel_request,
+    expire_requests,
+    file_request,
+    review_request,
+    save_policy,
+)
+from accessrequests.models import AccessRequest, Grant, Policy, Review
+from accessrequests.policy.document import parse
 from accessrequests.states import EndReason, RequestState
 from accounts.actions import create_group, create_user, join_group
 from accounts.models import Group, User
@@ -79,6 +86,29 @@ class World:
             reviewers=fields.pop("reviewers", None) or self.group(),
             **fields,
         )
+
+    def policy(
+        self,
+        *,
+        profile: AccessProfile | None = None,
+        endpoint: Endpoint | None = None,
+        **document: Any,
+    ) -> Policy:
+        """A policy for this profile or endpoint; what isn't given is one approval by the
+        profile's reviewers. The same slug again is another version."""
+        applies_to: dict[str, list[str]] = {}
+        if profile is not None:
+            applies_to["profiles"] = [f"{profile.endpoint.slug}/{profile.slug}"]
+        if endpoint is not None:
+            applies_to["endpoints"] = [endpoint.slug]
+        usual = {
+            "slug": f"policy-{unique()}",
+            "name": "Policy",
+            "applies_to": applies_to,
+            "steps": [{"name": "Review", "reviewers": {"profile_reviewers": True}}],
+        }
+        policy, _ = save_policy(by=None, document=parse(usual | document))
+        return policy
 
     def request(
         self,

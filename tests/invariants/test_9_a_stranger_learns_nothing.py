@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from accessrequests.models import AccessRequest, Grant
+from accessrequests.models import AccessRequest, Grant, Policy
 from accounts.actions import create_token
 from accounts.models import User
 from audit.events import Event
@@ -52,6 +52,11 @@ ROUTES = {
     ("record-event", GET): "event",
     ("api-notification-read", POST): "notification",
     ("notification-read", POST): "notification",
+    ("policy", GET): "policy",
+    ("policy-edit", GET): "policy",
+    ("policy-edit", POST): "policy",
+    ("policy-check", POST): "policy",
+    ("policy-retire", POST): "policy",
 }
 # These name nothing of anybody's.
 OPEN = {"problem"}
@@ -86,6 +91,7 @@ class Theirs:
     credential: Credential
     event: AuditEvent
     notification: Notification
+    policy: Policy
 
     def id_of(self, kind: str) -> Any:
         match kind:
@@ -95,12 +101,16 @@ class Theirs:
                 return self.request.profile.endpoint.slug
             case "profile":
                 return self.request.profile_id
+            case "policy":
+                return self.policy.slug
             case _:
                 return getattr(self, kind).pk
 
     @staticmethod
     def missing(kind: str) -> Any:
-        return {"slug": "no-such-endpoint", "event": 2**62}.get(kind) or new_id()
+        return {"slug": "no-such-endpoint", "policy": "no-such-policy", "event": 2**62}.get(
+            kind
+        ) or new_id()
 
 
 @pytest.fixture
@@ -111,7 +121,8 @@ def theirs(world: World) -> Theirs:
     [notification] = notify(
         Kind.DECIDED, to=[grant.holder], about=grant, path="/", sentence="x", occasion="again"
     )
-    return Theirs(grant.request, grant, credential, event, notification)
+    policy = world.policy(profile=grant.request.profile)
+    return Theirs(grant.request, grant, credential, event, notification, policy)
 
 
 @pytest.fixture
@@ -196,9 +207,11 @@ def test_a_teammate_sees_nothing_of_anothers_request(
 @pytest.mark.parametrize(
     "route", [each for each in ROUTES if each[1] == GET], ids=lambda each: each[0]
 )
-def test_the_owner_sees_each_of_them(route: tuple[str, str], theirs: Theirs) -> None:
+def test_the_owner_sees_each_of_them(route: tuple[str, str], theirs: Theirs, world: World) -> None:
     """So that the refusals above are about who asks, not about what is asked."""
-    answer = call(theirs.grant.holder, route, theirs.id_of(ROUTES[route]))
+    kind = ROUTES[route]
+    owner = world.person(is_administrator=True) if kind == "policy" else theirs.grant.holder
+    answer = call(owner, route, theirs.id_of(kind))
     assert answer.status_code == 200
 
 
