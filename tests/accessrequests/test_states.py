@@ -84,7 +84,12 @@ def test_postgresql_lets_a_request_make_the_same_moves(
     source: RequestState, target: RequestState, world: World
 ) -> None:
     request = world.request(source)
-    decided: dict[str, Any] = {"decided_at": clock.now(), "decided_by": "by hand"}
+    decided: dict[str, Any] = {
+        "decided_at": clock.now(),
+        "decided_by": "by hand",
+        "remind_at": None,
+        "escalate_at": None,
+    }
     if target == RequestState.PENDING:
         decided = {"decided_at": None, "decided_by": ""}
     legal = source == target or (source, target) in pairs(REQUEST_MOVES)
@@ -101,6 +106,7 @@ def test_postgresql_refuses_a_decision_without_who_and_when(
     state: RequestState, world: World
 ) -> None:
     rows = AccessRequest.objects.filter(pk=world.request().pk)
+    rows.update(remind_at=None)
     now = clock.now()
     for half in ({}, {"decided_at": now}, {"decided_by": "somebody"}):
         with (
@@ -145,7 +151,7 @@ def grant_at(state: GrantState, world: World) -> Grant:
     )
     now = clock.now()
     AccessRequest.objects.filter(pk=request.pk).update(
-        state=RequestState.APPROVED, decided_at=now, decided_by="by hand"
+        state=RequestState.APPROVED, decided_at=now, decided_by="by hand", remind_at=None
     )
     begin = now + dt.timedelta(hours=1)
     return Grant.objects.create(

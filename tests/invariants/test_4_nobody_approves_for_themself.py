@@ -153,8 +153,8 @@ def test_a_token_sent_along_with_a_session_is_a_token(request_: AccessRequest, o
 def insert_review(request: AccessRequest, reviewer: User) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO accessrequests_review (id, request_id, reviewer_id, verdict, reason)"
-            " VALUES (%s, %s, %s, 'approve', '')",
+            "INSERT INTO accessrequests_review (id, request_id, reviewer_id, step, verdict, reason)"
+            " VALUES (%s, %s, %s, 0, 'approve', '')",
             [new_id(), request.pk, reviewer.pk],
         )
 
@@ -185,7 +185,7 @@ def test_postgresql_refuses_a_grant_that_no_other_approved(request_: AccessReque
 
     now = clock.now()
     AccessRequest.objects.filter(pk=request_.pk).update(
-        state=RequestState.APPROVED, decided_at=now, decided_by="nobody"
+        state=RequestState.APPROVED, decided_at=now, decided_by="nobody", remind_at=None
     )
     with pytest.raises(DatabaseError, match="beyond what was approved"), transaction.atomic():
         Grant.objects.create(

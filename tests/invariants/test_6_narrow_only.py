@@ -21,6 +21,7 @@ from tests.world import World
 pytestmark = pytest.mark.django_db
 
 HOUR = dt.timedelta(hours=1)
+ONE_STEP = {"steps": [{"name": "Review", "approvals": 1, "skipped": False, "reviewers": {}}]}
 
 
 def ask(world: World, **fields: Any) -> AccessRequest:
@@ -105,8 +106,9 @@ def insert_request(world: World, **columns: Any) -> None:
                 "scope": {"models": ["demo-small"]},
                 "duration": HOUR,
                 "justification": "By hand.",
-                "policy": {},
+                "policy": ONE_STEP,
                 "pending_until": now + HOUR,
+                "decide_by": now + HOUR,
             }
             | columns
         )
@@ -130,6 +132,11 @@ def test_postgresql_takes_a_request_within_its_profile(world: World) -> None:
         ({"duration": -HOUR}, "request_duration_sound"),
         ({"justification": ""}, "request_justification_given"),
         ({"state": "approved", "decided_by": "me"}, "does not begin pending"),
+        ({"policy": {}}, "does not begin pending"),
+        ({"policy": {"steps": []}}, "does not begin pending"),
+        ({"policy": {"steps": None}}, "array length"),
+        ({"policy": {"steps": {}}}, "array length"),
+        ({"policy": []}, "does not begin pending"),
     ],
 )
 def test_postgresql_refuses_a_request_beyond_its_profile(
@@ -150,7 +157,7 @@ def approve_by_hand(world: World) -> AccessRequest:
         verdict=Review.Verdict.APPROVE,
     )
     AccessRequest.objects.filter(pk=request.pk).update(
-        state=RequestState.APPROVED, decided_at=now, decided_by="by hand"
+        state=RequestState.APPROVED, decided_at=now, decided_by="by hand", remind_at=None
     )
     return request
 
