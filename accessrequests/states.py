@@ -47,7 +47,12 @@ class EndReason(models.TextChoices):
 
 
 REQUEST_MOVES = (
-    Move("pending", "approved", ("reviewer",), "the policy has the approvals that it asks for"),
+    Move(
+        "pending",
+        "approved",
+        ("reviewer", "keyturn"),
+        "the policy has the approvals that it asks for, decides by itself, or lets break-glass in",
+    ),
     Move("pending", "denied", ("reviewer",), "one reviewer denies it"),
     Move("pending", "cancelled", ("requester",), "the requester takes it back"),
     Move("pending", "expired", ("keyturn",), "nobody decided within the pending time-out"),

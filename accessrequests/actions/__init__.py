@@ -20,7 +20,6 @@ from accessrequests.actions.reviewing import (
     review_request,
 )
 from accessrequests.actions.talking import comment, hand_over
-from audit.templatetags.keyturn import duration as in_words
 
 __all__ = [
     "JUSTIFICATION_LENGTH",
@@ -38,7 +37,6 @@ __all__ = [
     "file_request",
     "file_together",
     "hand_over",
-    "in_words",
     "note_absence",
     "on_denied_afterwards",
     "preview_request",

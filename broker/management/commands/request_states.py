@@ -23,7 +23,8 @@ HEAD = """\
 Each table below is a literal in the code. PostgreSQL holds the same table by a trigger, so no
 other move can be made, by whatever path. The `state` column says what Keyturn has recorded.
 Whether a grant holds *now* is computed from the clock, `starts_at`, `ends_at` and `ended_at`
-instead (`Grant.is_live` in `accessrequests/models.py`): it ends on time with every worker stopped.
+instead (`Grant.is_live` in `accessrequests/models/grants.py`): it ends on time with every worker
+stopped.
 """
 
 
@@ -35,6 +36,7 @@ class Machine(NamedTuple):
     states: type[TextChoices]
     moves: tuple[Move, ...]
     source: str
+    later: str = ""  # where it begins, too, and when
 
 
 MACHINES = (
@@ -45,7 +47,14 @@ MACHINES = (
         REQUEST_MOVES,
         "`REQUEST_MOVES` in `accessrequests/states.py`",
     ),
-    Machine("Grant", Grant, GrantState, GRANT_MOVES, "`GRANT_MOVES` in `accessrequests/states.py`"),
+    Machine(
+        "Grant",
+        Grant,
+        GrantState,
+        GRANT_MOVES,
+        "`GRANT_MOVES` in `accessrequests/states.py`",
+        "`scheduled` where a later start was asked for or approved, or where it extends a grant",
+    ),
     Machine(
         "Credential",
         Credential,
@@ -64,7 +73,6 @@ def page() -> str:
 def _section(machine: Machine) -> Iterator[str]:
     begins = machine.model().state
     sources = {move.source for move in machine.moves}
-    targets = {move.target for move in machine.moves}
     final = [state for state in machine.states.values if state not in sources]
     yield from (f"## {machine.title}", "", f"Source: {machine.source}.", "", "```mermaid")
     yield from ("stateDiagram-v2", f"    [*] --> {begins}")
@@ -79,8 +87,8 @@ def _section(machine: Machine) -> Iterator[str]:
     )
     yield ""
     yield f"It begins `{begins}`. Nothing follows {_codes(final)}."
-    if unused := [s for s in machine.states.values if s not in targets and s != begins]:
-        yield f"No move leads to {_codes(unused)}, and nothing in Keyturn begins there yet."
+    if machine.later:
+        yield f"It begins {machine.later}."
     yield ""
 
 
