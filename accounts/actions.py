@@ -56,6 +56,23 @@ def create_user(
 
 
 @transaction.atomic
+def set_manager(*, by: User | None, user: User, manager: User | None) -> bool:
+    """Say who this person's manager is, or that nobody is; whether that is news.
+
+    Raises InvalidInput for themself, and for a service account on either side.
+    """
+    if manager is not None and (manager.pk == user.pk or user.is_service or manager.is_service):
+        raise InvalidInput({"manager": "Must be another person, and not a service account."})
+    changed = User.objects.filter(pk=user.pk).exclude(manager=manager).update(manager=manager)
+    if changed:
+        user.manager = manager
+        related = () if manager is None else (manager,)
+        email = None if manager is None else manager.email
+        record(Event.MANAGER_SET, by=by, about=user, related=related, manager=email)
+    return bool(changed)
+
+
+@transaction.atomic
 def set_password(*, by: User | None, user: User, password: str) -> None:
     """Give a person a new password; their sessions end by it. Raises InvalidInput."""
     try:
@@ -76,9 +93,9 @@ def deactivate_user(*, by: User | None, user: User) -> None:
 
 
 @transaction.atomic
-def create_group(*, by: User | None, slug: str, name: str) -> Group:
-    """Add an empty group. Raises InvalidInput by field."""
-    group = Group(slug=slug, name=name)
+def create_group(*, by: User | None, slug: str, name: str, is_rota: bool = False) -> Group:
+    """Add an empty group; members of a rota are on call. Raises InvalidInput by field."""
+    group = Group(slug=slug, name=name, is_rota=is_rota)
     try:
         group.full_clean()
     except ValidationError as error:
@@ -86,6 +103,16 @@ def create_group(*, by: User | None, slug: str, name: str) -> Group:
     group.save(force_insert=True)
     record(Event.GROUP_CREATED, by=by, about=group)
     return group
+
+
+@transaction.atomic
+def set_rota(*, by: User | None, group: Group, is_rota: bool) -> bool:
+    """Say whether a group's members are on call; whether that is news."""
+    changed = Group.objects.filter(pk=group.pk).exclude(is_rota=is_rota).update(is_rota=is_rota)
+    if changed:
+        group.is_rota = is_rota
+        record(Event.GROUP_ROTA_SET, by=by, about=group, is_rota=is_rota)
+    return bool(changed)
 
 
 @transaction.atomic

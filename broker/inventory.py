@@ -12,7 +12,7 @@ import yaml
 from django.db import transaction
 from rest_framework import serializers
 
-from accounts.actions import create_group, create_user, join_group
+from accounts.actions import create_group, create_user, join_group, set_manager, set_rota
 from accounts.api import StrictSerializer
 from accounts.models import Group, User
 from broker.errors import InvalidInput
@@ -28,6 +28,16 @@ class _Person(StrictSerializer):
     auditor = serializers.BooleanField(default=False)
     administrator = serializers.BooleanField(default=False)
     groups = serializers.ListField(child=serializers.SlugField(), default=list)
+    manager = serializers.EmailField(required=False, allow_null=True)
+
+
+class _Group(StrictSerializer):
+    name = serializers.CharField(max_length=100)
+    on_call = serializers.BooleanField(default=False)
+
+    def to_internal_value(self, data: Any) -> Any:
+        """A name alone will do."""
+        return super().to_internal_value({"name": data} if isinstance(data, str) else data)
 
 
 class _Profile(StrictSerializer):
@@ -67,7 +77,7 @@ class _Endpoint(StrictSerializer):
 
 
 class _Inventory(StrictSerializer):
-    groups = serializers.DictField(child=serializers.CharField(max_length=100), default=dict)
+    groups = serializers.DictField(child=_Group(), default=dict)
     people = _Person(many=True, default=list)
     endpoints = _Endpoint(many=True, default=list)
 
@@ -102,11 +112,19 @@ def read(text: str) -> dict[str, Any]:
 def apply(inventory: dict[str, Any], *, by: User | None) -> Applied:
     """Make the database hold what `read` gave; all of it or nothing. Raises InvalidInput."""
     applied = Applied()
-    for slug, name in inventory["groups"].items():
-        if not Group.objects.filter(slug=slug).exists():
-            applied.note("created group", create_group(by=by, slug=slug, name=name))
+    for slug, entry in inventory["groups"].items():
+        group = Group.objects.filter(slug=slug).first()
+        rota = entry["on_call"]
+        if group is None:
+            group = create_group(by=by, slug=slug, name=entry["name"], is_rota=rota)
+            applied.note("created group", group)
+        elif set_rota(by=by, group=group, is_rota=rota):
+            applied.note("changed on_call of group", slug)
     for person in inventory["people"]:
         _person(person, by, applied)
+    for number, person in enumerate(inventory["people"]):
+        if "manager" in person:
+            _manager(person, f"people.{number}.manager", by, applied)
     for entry in inventory["endpoints"]:
         _endpoint(dict(entry), by, applied)
     return applied
@@ -137,6 +155,21 @@ def _person(person: dict[str, Any], by: User | None, applied: Applied) -> None:
         if not group.memberships.filter(user=user).exists():
             join_group(by=by, user=user, group=group)
             applied.note(f"added to {slug}:", email)
+
+
+def _manager(person: dict[str, Any], where: str, by: User | None, applied: Applied) -> None:
+    user = User.objects.get(email=User.objects.normalize_email(person["email"]))
+    manager = None
+    if person["manager"]:
+        email = User.objects.normalize_email(person["manager"])
+        manager = User.objects.filter(email=email).first()
+        if manager is None:
+            raise InvalidInput({where: "There is no such person."})
+    try:
+        if set_manager(by=by, user=user, manager=manager):
+            applied.note("changed manager of", user.email)
+    except InvalidInput as error:
+        raise InvalidInput({where: error.errors["manager"]}) from error
 
 
 def _endpoint(entry: dict[str, Any], by: User | None, applied: Applied) -> None:

@@ -46,6 +46,28 @@ def test_a_change_is_made_and_recorded(apply) -> None:
     assert event.data["changed"] == {"max_duration": ["4:00:00", "2:00:00"]}
 
 
+def test_managers_and_rotas_are_kept(apply) -> None:
+    text = EXAMPLE.read_text()
+    apply(text)
+    ana = User.objects.get(email="ana@example.com")
+    assert ana.manager == User.objects.get(email="elif@example.com")
+    assert Group.objects.get(slug="on-call").is_rota
+    assert not Group.objects.get(slug="engineers").is_rota
+    changed = text.replace("manager: elif", "manager: dana").replace("on_call: true", "")
+    said = apply(changed)
+    assert "changed on_call of group on-call" in said
+    assert "changed manager of ana@example.com" in said
+    event = AuditEvent.objects.filter(event=Event.MANAGER_SET, subject_id=ana.pk).first()
+    assert event is not None
+    assert event.data == {"manager": "dana@example.com"}
+    # A file that doesn't speak of a manager leaves them as they are; null takes them away.
+    silent = changed.replace("    manager: dana@example.com\n", "")
+    assert apply(silent) == "0 changes.\n"
+    apply(changed.replace("manager: dana@example.com", "manager: null"))
+    ana.refresh_from_db()
+    assert ana.manager is None
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
@@ -56,6 +78,10 @@ def test_a_change_is_made_and_recorded(apply) -> None:
         ("owner: dana@example.com", "owner: d@example.com", "owner: There is no such person"),
         ("http://127.0.0.1:8090", "ftp://x", "upstream_url: Give an http or https URL"),
         ("time_zone: Europe/Madrid", "time_zone: Madrid", "time_zone: 'Madrid' is no time zone"),
+        ("manager: elif@", "manager: e@", "people.0.manager: There is no such person"),
+        ("manager: elif@", "manager: ana@", "people.0.manager: Must be another person"),
+        ("on_call: true", "oncall: true", "groups.on-call.oncall: Can't be written here"),
+        ("on_call: true", "on_call: perhaps", "groups.on-call.on_call: Must be a valid boolean"),
         ("slug: debug", "slug: [", "line "),
         ("slug: support-assistant", "slug: Support_assistant", "lower-case letters"),
     ],

@@ -28,8 +28,9 @@ from tests.world import PASSWORD, UPSTREAM_KEY, World, move
 pytestmark = pytest.mark.django_db
 
 STATE = (
-    "SELECT json_agg(t) FROM (SELECT 'user' AS kind, id::text, concat(is_active, password) AS state"
-    " FROM accounts_user UNION ALL SELECT 'group', id::text, '' FROM accounts_group UNION ALL"
+    "SELECT json_agg(t) FROM (SELECT 'user' AS kind, id::text,"
+    " concat(is_active, password, manager_id) AS state FROM accounts_user UNION ALL"
+    " SELECT 'group', id::text, is_rota::text FROM accounts_group UNION ALL"
     " SELECT 'member', group_id::text || user_id::text, '' FROM accounts_membership UNION ALL"
     " SELECT 'factor', id::text, last_step::text FROM accounts_totp UNION ALL"
     " SELECT 'token', id::text, revoked_at::text FROM accounts_apitoken UNION ALL"
@@ -76,6 +77,16 @@ def create_user(world: World) -> Verb:
 
 def create_group(world: World) -> Verb:
     return world.group, Event.GROUP_CREATED
+
+
+def set_manager(world: World) -> Verb:
+    user, manager = world.person(), world.person()
+    return lambda: accounts.set_manager(by=None, user=user, manager=manager), Event.MANAGER_SET
+
+
+def set_rota(world: World) -> Verb:
+    group = world.group()
+    return lambda: accounts.set_rota(by=None, group=group, is_rota=True), Event.GROUP_ROTA_SET
 
 
 def join_group(world: World) -> Verb:
@@ -266,6 +277,8 @@ def close(world: World) -> Verb:
 VERBS = [
     create_user,
     create_group,
+    set_manager,
+    set_rota,
     join_group,
     leave_group,
     create_token,
