@@ -122,6 +122,7 @@ pictures: $(VENV)/.installed-dev browser ## Every page at 1440 and 390, light an
 .PHONY: docs
 docs: $(VENV)/.installed ## Write the generated pages of docs/ anew
 	@$(RUN) manage.py request_states --write
+	@$(RUN) manage.py policy schema --write
 
 LOCK := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-config --no-header

@@ -251,10 +251,13 @@ def _remaining(ruling: Ruling) -> list[_ExpectedStep]:
     ]
 
 
+def _said(ruling: Ruling) -> str:
+    return " ".join(f"{field}: {message}" for field, message in ruling.problems.items())
+
+
 def _passed(expected: _Expected, ruling: Ruling) -> bool:
-    said = " ".join(ruling.problems.values())
     if expected.refused is not None:
-        return bool(ruling.problems) and expected.refused in said
+        return bool(ruling.problems) and expected.refused in _said(ruling)
     if expected.break_glass is not None:
         return bool(ruling.problems) == (expected.break_glass == "refused")
     if ruling.problems:
@@ -284,8 +287,7 @@ def _words(expected: _Expected) -> str:
 def _happened(ruling: Ruling, case: Case) -> str:
     glass = case.expect.break_glass is not None
     if ruling.problems:
-        said = " ".join(f"{field}: {message}" for field, message in ruling.problems.items())
-        return f"{'break-glass refused' if glass else 'refused'}: {said}"
+        return f"{'break-glass refused' if glass else 'refused'}: {_said(ruling)}"
     if glass:
         return "break-glass allowed"
     if ruling.automatic:

@@ -11,6 +11,8 @@ from django.core.management import get_commands
 from django.test import Client, RequestFactory
 from rest_framework import exceptions
 
+from accessrequests.management.commands.policy import PATH as SCHEMA
+from accessrequests.management.commands.policy import schema
 from broker import errors, problem_pages
 from broker.errors import KeyturnError
 from broker.management.commands.request_states import PATH, page
@@ -158,6 +160,13 @@ def test_each_decision_has_its_three_parts(path):
 
 def test_request_states_are_those_of_the_code():
     assert PATH.read_text() == page(), "docs/request-states.md is stale: run `make docs`"
+
+
+# docs/policy.schema.json
+
+
+def test_the_schema_of_policies_is_that_of_the_code():
+    assert SCHEMA.read_text() == schema(), "docs/policy.schema.json is stale: run `make docs`"
 
 
 # /problems/<code>/
