@@ -117,6 +117,10 @@ browser:
 pictures: $(VENV)/.installed-dev browser ## Every page at 1440 and 390, light and dark, into build/pictures
 	@$(RUN) -m pytest -q tests/browser/pictures.py
 
+.PHONY: bench
+bench: $(VENV)/.installed-dev ## Measure, into docs/benchmarks.md and build/bench (ARGS=tests/bench/dashboard.py)
+	@$(RUN) -m pytest -q -p no:cacheprovider $(or $(ARGS),tests/bench/*.py)
+
 # Keep it current
 
 .PHONY: docs
