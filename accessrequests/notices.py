@@ -51,11 +51,14 @@ def _tell_reviewers(
     kind: Kind, request: AccessRequest, people: Iterable[User], sentence: str, occasion: str
 ) -> None:
     told = told_for(people, lambda person: may_decide(person, request, request.step))
+    together: dict[User | None, list[User]] = {}
     for person, instead_of in told.items():
+        together.setdefault(instead_of, []).append(person)
+    for instead_of, to in together.items():
         note = [("In place of", f"{instead_of}, who is away")] if instead_of else []
         notify(
             kind,
-            to=[person],
+            to=to,
             about=request,
             path=_path(request),
             sentence=sentence,

@@ -13,6 +13,7 @@ from accessrequests.actions.authority import check_authority, check_consent, nex
 from accessrequests.actions.deciding import decide
 from accessrequests.actions.granting import approved_terms, end_denied, start_grant
 from accessrequests.actions.pending import check_pending
+from accessrequests.facts import effective_for
 from accessrequests.models import AccessRequest, Review
 from accessrequests.permissions import check_review
 from accessrequests.policy.document import duration_of
@@ -68,8 +69,7 @@ def review_request(
         check_pending(request)
     if request.reviews.filter(reviewer=by).exists():
         raise Conflict("You have decided this already; it waits for somebody else.")
-    age = request.policy.get("reviewer_factor_age")
-    check_factor(duration_of(age) if age else None, factor_at, "Reviewing this")
+    check_factor(_factor_age(request), factor_at, "Reviewing this")
     reason = reason.strip()
     if verdict == Review.Verdict.DENY and not reason:
         raise InvalidInput({"reason": "Say why: the requester reads it."})
@@ -100,6 +100,14 @@ def review_request(
     else:
         _approved(request, review)
     return review
+
+
+def _factor_age(request: AccessRequest) -> dt.timedelta | None:
+    """How fresh a reviewer's second factor must be: the stricter of policy then and now."""
+    filed = request.policy.get("reviewer_factor_age")
+    ages = [duration_of(filed) if filed else None]
+    ages.append(effective_for(request.profile).reviewer_factor_age)
+    return min((age for age in ages if age is not None), default=None)
 
 
 def _record(event: Event, review: Review, **data: object) -> None:
