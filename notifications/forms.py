@@ -32,8 +32,9 @@ class SettingsForm(forms.Form):
         error_messages={"invalid_choice": "Choose a full hour, from 00:00 to 23:00."},
     )
 
-    def __init__(self, *args: Any, email: bool, chat: bool, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, email: bool, chat: bool, zone: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.fields["digest_hour"].help_text = f"In your time zone, {zone}."
         for topic in Topic:
             if topic == Topic.SECURITY:
                 continue

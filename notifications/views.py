@@ -68,7 +68,7 @@ def notification_settings(request: HttpRequest) -> HttpResponseBase:
     serves = {"email": settings.KEYTURN_EMAIL, "chat": bool(settings.KEYTURN_CHAT_URL)}
     status = 200
     if request.method == "POST":
-        form = SettingsForm(request.POST, **serves)
+        form = SettingsForm(request.POST, zone=user.time_zone, **serves)
         if form.is_valid():
             try:
                 actions.change_settings(by=user, **form.cleaned_data)
@@ -80,5 +80,6 @@ def notification_settings(request: HttpRequest) -> HttpResponseBase:
                 return redirect("notification-settings")
         status = 400
     else:
-        form = SettingsForm(initial=SettingsForm.initial_of(actions.preference(user)), **serves)
+        initial = SettingsForm.initial_of(actions.preference(user))
+        form = SettingsForm(initial=initial, zone=user.time_zone, **serves)
     return render(request, "notifications/settings.html", {"form": form} | serves, status=status)

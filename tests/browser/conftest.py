@@ -59,7 +59,12 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="package")
 def site(servers: Servers, django_db_setup: None) -> Iterator[str]:
     """The origin of a portal process, with the demo's sign-ins on its first page."""
-    with running_web(servers, KEYTURN_DEMO="true") as running:
+    # No worker runs here, so nothing is sent; their settings are there to be looked at.
+    reaches = {
+        "KEYTURN_EMAIL_URL": "smtp://127.0.0.1:9",
+        "KEYTURN_CHAT_URL": "json://127.0.0.1:9/{handle}",
+    }
+    with running_web(servers, KEYTURN_DEMO="true", **reaches) as running:
         yield running.url
 
 

@@ -87,6 +87,8 @@ def test_pictures(
         "grant-low": f"/grants/{scene.low.pk}/",
         "grant-ended": f"/grants/{scene.ended.pk}/",
         "factor": "/settings/factor/",
+        "notifications": "/notifications/",
+        "notification-settings": "/settings/notifications/",
         "step-up": "/step-up/",
         "not-found": "/grants/00000000-0000-0000-0000-000000000000/",
     }

@@ -5,9 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import transaction
 from playwright.sync_api import expect
 
 from accessrequests.models import AccessRequest, Grant
+from notifications.kinds import Kind
+from notifications.outbox import notify
 from tests.browser.conftest import Visitor
 from tests.world import PASSWORD, World
 
@@ -251,3 +254,26 @@ def test_the_preview_does_not_pull_the_reader_back_to_the_errors(
     page.get_by_role("radio", name="30 minutes").check()
     expect(page.locator("#preview")).to_contain_text("30 minutes from the approval on")
     expect(page.get_by_role("radio", name="30 minutes")).to_be_focused()
+
+
+def test_following_a_notification_reads_it(visit: Visit, people: dict[str, Any]) -> None:
+    with transaction.atomic():
+        for occasion, sentence in (("1", "Ben asks about it"), ("2", "Ben asks once more")):
+            notify(
+                Kind.QUESTION,
+                to=[people["ana"]],
+                about=people["profile"],
+                path="/requests/",
+                sentence=sentence,
+                occasion=occasion,
+            )
+    ana = visit()
+    page = ana.sign_in(people["ana"])
+    page.get_by_role("link", name="Notifications 2 unread").click()
+    page.get_by_role("link", name="Ben asks about it").click()
+    expect(page).to_have_url(re.compile("/requests/$"))
+    ana.go("/notifications/")
+    expect(page.locator(".is-unread")).to_have_count(1)
+    page.get_by_role("button", name="Mark read Ben asks once more").click()
+    expect(page.locator(".is-unread")).to_have_count(0)
+    expect(page.get_by_role("link", name="Notifications", exact=True)).to_be_visible()

@@ -5,7 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import transaction
 
+from accessrequests.models import AccessRequest
+from accounts.models import User
+from notifications.actions import mark_read
+from notifications.kinds import Kind
+from notifications.outbox import notify
 from tests.accounts.authenticator import code
 from tests.browser.conftest import Visitor
 from tests.world import PASSWORD, World
@@ -35,6 +41,7 @@ def pages(world: World, committed: None) -> tuple[Any, Any, dict[str, str]]:
     ended = world.grant(profile=other, requester=ana, reviewer=ben, ended=True)
     pending = world.request(profile=profile, requester=ana, reviewer=ben)
     waiting = world.request(profile=other, reviewer=ben)
+    told(ana, pending)
     paths = {
         "home": "/",
         "requests": "/requests/",
@@ -48,11 +55,36 @@ def pages(world: World, committed: None) -> tuple[Any, Any, dict[str, str]]:
         "grant": f"/grants/{grant.pk}/",
         "ended": f"/grants/{ended.pk}/",
         "record": "/record/",
+        "notifications": "/notifications/",
+        "notification settings": "/settings/notifications/",
         "event": "/record/1/",
         "problem": "/grants/00000000-0000-0000-0000-000000000000/",
         "404": "/no/such/page",
     }
     return ana, world.person(password=PASSWORD), paths
+
+
+def told(person: User, request: AccessRequest) -> None:
+    """Some notifications, one of them read."""
+    long = "Claims triage and payout recommendation for the northern region"
+    with transaction.atomic():
+        for kind, sentence in (
+            (Kind.DECIDED, f"You have 1 hour on {long}"),
+            (Kind.QUESTION, f"Ben Okafor asks about your request for 1 hour on {long}"),
+            (Kind.REVIEW_WANTED, "Mei Tanaka asks for 4 hours on Support assistant"),
+            (Kind.BREAK_GLASS, f"Mei Tanaka took 30 minutes on {long} before a review"),
+        ):
+            notify(
+                kind,
+                to=[person],
+                about=request,
+                path=f"/requests/{request.pk}/",
+                sentence=sentence,
+                facts=[("Profile", "Debug"), ("Models", "demo-large, demo-small")],
+                quote="Customer says the refund tool was called twice for order 88214.",
+            )
+    [read] = person.notifications.filter(subject_id=request.pk, kind=Kind.DECIDED)
+    mark_read(by=person, notification_id=read.pk)
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -114,7 +146,7 @@ def test_every_page(visit: Callable[..., Visitor], pages: Any, phone: bool, dark
 
     empty = visit(phone=phone, dark=dark)
     empty.sign_in(newcomer)
-    for name in ("home", "catalogue", "approvals", "requests"):
+    for name in ("home", "catalogue", "approvals", "requests", "notifications"):
         empty.go(paths[name])
         look(empty, f"empty {name}")
     assert not found, "\n".join(found)
