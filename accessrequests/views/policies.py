@@ -47,9 +47,10 @@ def _text(version: PolicyVersion | None) -> str:
 
 
 def differences(before: str, after: str) -> list[tuple[str, str]]:
-    """Lines of the second text against the first: (`+`, `-` or blank, line)."""
-    lines = difflib.ndiff(before.splitlines(), after.splitlines())
-    return [(line[0].strip(), line[2:]) for line in lines if line[0] != "?"]
+    """What changed from one text to the other, with three lines around: (`+`, `-`, `…` for what
+    is left out, or blank; line)."""
+    lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm=""))
+    return [("…", "") if line[0] == "@" else (line[0].strip(), line[1:]) for line in lines[2:]]
 
 
 @never_cache
