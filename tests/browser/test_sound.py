@@ -42,6 +42,7 @@ def pages(world: World, committed: None) -> tuple[Any, Any, dict[str, str]]:
     pending = world.request(profile=profile, requester=ana, reviewer=ben)
     waiting = world.request(profile=other, reviewer=ben)
     told(ana, pending)
+    policy = world.policy(profile=profile)
     paths = {
         "home": "/",
         "requests": "/requests/",
@@ -55,6 +56,8 @@ def pages(world: World, committed: None) -> tuple[Any, Any, dict[str, str]]:
         "grant": f"/grants/{grant.pk}/",
         "ended": f"/grants/{ended.pk}/",
         "record": "/record/",
+        "policies": "/policies/",
+        "policy": f"/policies/{policy.slug}/?version=1",
         "notifications": "/notifications/",
         "notification settings": "/settings/notifications/",
         "event": "/record/1/",
