@@ -105,6 +105,8 @@ def sentence(row: AuditEvent) -> str:
             return f"{actor} added {row.subject} to group {data.get('group', '')}"
         case Event.GROUP_LEFT:
             return f"{actor} removed {row.subject} from group {data.get('group', '')}"
+        case Event.NOTIFICATIONS_CHANGED:
+            return f"{actor} changed what they are told, and how"
         case Event.FACTOR_REMOVED if row.actor_id == row.subject_id:
             return f"{actor} removed their second factor"
         case Event.SIGN_IN_REFUSED:

@@ -87,6 +87,10 @@ def _deliver(channel: Delivery.Channel, most: int) -> int:
                 send(rows)
             except Undelivered as error:
                 _not_sent(rows, error)
+            except Exception as error:
+                # Whatever is wrong with this one, it must not come first for ever.
+                logger.exception("%s went wrong", rows[0])
+                _not_sent(rows, Undelivered(type(error).__name__))
             else:
                 _sent(rows)
                 sent += 1

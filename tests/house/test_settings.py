@@ -164,6 +164,10 @@ def load(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
         ("KEYTURN_BASE_URL", "https://keyturn.example.com/portal"),
         ("KEYTURN_GATEWAY_URL", "gateway.example.com"),
         ("DATABASE_URL", "sqlite:///db.sqlite3"),
+        ("KEYTURN_EMAIL_URL", "mail.example.com:25"),
+        ("KEYTURN_EMAIL_URL", "smtp://keyturn:s3cret@mail.example.com"),
+        ("KEYTURN_EMAIL_URL", "smtp://mail.example.com:port"),
+        ("KEYTURN_CHAT_URL", "slack://s3cret/b/c"),
     ],
 )
 def test_a_bad_value_stops_the_start_and_is_named(name, bad):
@@ -171,6 +175,7 @@ def test_a_bad_value_stops_the_start_and_is_named(name, bad):
     done = load("pass", **{name: bad})
     assert done.returncode != 0
     assert name in done.stderr.splitlines()[-1]
+    assert "s3cret" not in done.stderr
 
 
 def test_a_value_can_come_from_a_file(tmp_path):

@@ -20,6 +20,7 @@ from audit.record import record
 from credentials import actions as credentials
 from credentials.actions import check_out
 from endpoints import actions as endpoints
+from notifications import actions as notifications
 from tests.accounts.authenticator import code, later
 from tests.invariants.by_hand import by_hand
 from tests.servers import Servers
@@ -35,6 +36,7 @@ STATE = (
     " SELECT 'factor', id::text, last_step::text FROM accounts_totp UNION ALL"
     " SELECT 'token', id::text, revoked_at::text FROM accounts_apitoken UNION ALL"
     " SELECT 'endpoint', id::text, concat(retired_at, upstream_url) FROM endpoints_endpoint"
+    " UNION ALL SELECT 'told', person_id::text, email_access FROM notifications_preference"
     " UNION ALL SELECT 'profile', id::text, scope::text FROM endpoints_accessprofile UNION ALL"
     " SELECT 'request', id::text, state FROM accessrequests_accessrequest UNION ALL"
     " SELECT 'review', id::text, verdict FROM accessrequests_review UNION ALL"
@@ -147,6 +149,14 @@ def remove_factor(world: World) -> Verb:
     user = world.person()
     _factor(user)
     return lambda: factors.remove(by=None, person=user), Event.FACTOR_REMOVED
+
+
+def change_notifications(world: World) -> Verb:
+    user = world.person()
+    return (
+        lambda: notifications.change_settings(by=user, email_access="off"),
+        Event.NOTIFICATIONS_CHANGED,
+    )
 
 
 def create_endpoint(world: World) -> Verb:
@@ -288,6 +298,7 @@ VERBS = [
     add_factor,
     prove_factor,
     remove_factor,
+    change_notifications,
     create_endpoint,
     change_endpoint,
     change_profile,

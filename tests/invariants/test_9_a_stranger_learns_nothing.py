@@ -239,7 +239,9 @@ def test_a_strangers_lists_hold_nothing_of_anybodys(
         assert str(theirs.id_of(kind)) not in text
 
 
-@pytest.mark.parametrize("page", ["home", "catalogue", "requests", "approvals", "record"])
+@pytest.mark.parametrize(
+    "page", ["home", "catalogue", "requests", "approvals", "record", "notifications"]
+)
 def test_a_strangers_pages_hold_nothing_of_anybodys(
     page: str, theirs: Theirs, stranger: User
 ) -> None:

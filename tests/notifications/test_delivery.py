@@ -161,6 +161,23 @@ def test_an_address_that_is_refused_holds_nobody_up(mail: MailServer, ben: User,
     assert the(hers).state == Delivery.State.SENT
 
 
+def test_one_that_cannot_be_composed_holds_nobody_up(
+    mail: MailServer, ben: User, monkeypatch: pytest.MonkeyPatch
+):
+    [bad] = tell(ben, about=Thing(), sentence="Bad")
+    [good] = tell(ben, about=Thing(), sentence="Good")
+
+    def poisoned(rows: Any) -> Any:
+        if rows[0].notification_id == bad.pk:
+            raise KeyError("poison")
+        return compose(rows)
+
+    monkeypatch.setattr("notifications.mail.compose", poisoned)
+    assert deliver_due() == 1
+    assert the(good).state == Delivery.State.SENT
+    assert (the(bad).state, the(bad).last_error) == (Delivery.State.DUE, "KeyError")
+
+
 def test_a_crash_after_the_mail_went_sends_it_again_recognisably(
     mail: MailServer, ben: User, monkeypatch: pytest.MonkeyPatch
 ):
