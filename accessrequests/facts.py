@@ -20,19 +20,29 @@ def _source(version: PolicyVersion) -> Source:
     return version.source()
 
 
-def sources_of(profile: AccessProfile) -> list[Source]:
-    """The current versions of the policies that govern this profile, its endpoint's first."""
-    bindings = (
-        PolicyBinding.objects.filter(Q(profile=profile) | Q(endpoint=profile.endpoint_id))
-        .select_related("policy__current__policy")
-        .order_by("endpoint_id")  # nulls come last
-    )
-    found: dict[object, Source] = {}
+def sources_for(profiles: Iterable[AccessProfile]) -> dict[object, list[Source]]:
+    """For each profile the current versions of its policies, its endpoint's first; one query."""
+    rows = list(profiles)
+    bindings = PolicyBinding.objects.filter(
+        Q(profile__in=rows) | Q(endpoint__in={row.endpoint_id for row in rows})
+    ).select_related("policy__current__policy")
+    by_target: dict[object, Source] = {}
     for binding in bindings:
         version = binding.policy.current
         if version is not None and binding.policy.retired_at is None:
-            found.setdefault(version.pk, _source(version))
-    return list(found.values())
+            by_target[binding.endpoint_id or binding.profile_id] = _source(version)
+    found: dict[object, list[Source]] = {}
+    for row in rows:
+        both = (by_target.get(row.endpoint_id), by_target.get(row.pk))
+        # The same policy may govern both.
+        once = {(source.slug, source.version): source for source in both if source is not None}
+        found[row.pk] = list(once.values())
+    return found
+
+
+def sources_of(profile: AccessProfile) -> list[Source]:
+    """The current versions of the policies that govern this profile, its endpoint's first."""
+    return sources_for([profile])[profile.pk]
 
 
 def effective_for(profile: AccessProfile, sources: Iterable[Source] | None = None) -> Effective:

@@ -1,14 +1,22 @@
 import datetime as dt
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django import forms
+from django.utils import timezone
 
 from accessrequests.actions import JUSTIFICATION_LENGTH, REASON_LENGTH
+from accessrequests.actions.asking import TICKET_LENGTH
+from accessrequests.policy.document import Ticket
+from accessrequests.policy.effective import Effective
+from audit import clock
 from audit.templatetags.keyturn import duration
-from endpoints.models import AccessProfile
 
 SENSIBLE = tuple(dt.timedelta(minutes=minutes) for minutes in (15, 30, 60, 120, 240, 480, 1440))
 OTHER = "other"
+LATER = "later"
+MOMENT = "%Y-%m-%dT%H:%M"
+MOMENT_ERRORS = {"invalid": "Give a date and a time, such as 2026-11-30 09:00."}
 
 
 def minutes(value: dt.timedelta) -> int:
@@ -16,8 +24,19 @@ def minutes(value: dt.timedelta) -> int:
     return value // dt.timedelta(minutes=1)
 
 
+def moment_input() -> forms.DateTimeInput:
+    """A date and a time in the reader's zone."""
+    return forms.DateTimeInput(
+        format=MOMENT, attrs={"type": "datetime-local", "class": "form-control input-medium"}
+    )
+
+
 class RequestForm(forms.Form):
-    """One ask on one profile. It reads what was typed; the action decides whether it may be."""
+    """One ask. It reads what was typed; the action decides whether it may be.
+
+    `holds` are the policies of all that is asked for, of which the strictest counts; `models` may
+    be chosen from, and aren't asked for where there are none.
+    """
 
     duration = forms.ChoiceField(
         label="For how long",
@@ -35,33 +54,102 @@ class RequestForm(forms.Form):
         ),
         error_messages={"invalid": "Give whole minutes, such as 45."},
     )
+    begin = forms.ChoiceField(
+        label="From when",
+        required=False,
+        choices=[("", "When it is approved"), (LATER, "Later")],
+        error_messages={"invalid_choice": "Choose when it begins."},
+    )
+    starts_at = forms.DateTimeField(
+        label="Date and time", required=False, widget=moment_input(), error_messages=MOMENT_ERRORS
+    )
     models = forms.MultipleChoiceField(
         label="Models",
         required=False,
         widget=forms.CheckboxSelectMultiple,
         error_messages={"invalid_choice": "%(value)s is not in this profile."},
     )
+    ticket = forms.CharField(
+        label="Ticket",
+        widget=forms.TextInput(
+            attrs={
+                "class": "form-control input-medium",
+                "maxlength": TICKET_LENGTH,
+                "autocomplete": "off",
+                "spellcheck": "false",
+            }
+        ),
+        error_messages={"required": "Name the ticket that this is for."},
+    )
     justification = forms.CharField(
         label="What you need it for",
-        help_text="Your reviewer decides by this, and it stays on record.",
         widget=forms.Textarea(
             attrs={"class": "form-control", "rows": 4, "maxlength": JUSTIFICATION_LENGTH}
         ),
         error_messages={"required": "Say what you need it for: your reviewer decides by this."},
     )
 
-    def __init__(self, *args: Any, profile: AccessProfile, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        holds: Sequence[Effective],
+        models: Iterable[str] = (),
+        break_glass: bool = False,
+        extension: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.profile = profile
-        longest = profile.max_duration
-        lengths = {value for value in SENSIBLE if value <= longest}
-        lengths |= {profile.default_duration, longest}
+        self.longest = min(each.max_duration for each in holds)
+        usual = min(each.default_duration for each in holds)
+        if break_glass:
+            allowed = [each.break_glass for each in holds if each.break_glass is not None]
+            self.longest = min([self.longest, *(each.max_duration for each in allowed)])
+        self.usual = min(usual, self.longest)
+        lengths = {value for value in SENSIBLE if value <= self.longest}
+        lengths |= {self.usual, self.longest}
         choices = [(str(minutes(value)), duration(value)) for value in sorted(lengths)]
         self.fields["duration"].choices = [*choices, (OTHER, "Other")]  # type: ignore[attr-defined]
-        self.fields["minutes"].widget.attrs["max"] = minutes(longest)
-        self.fields["models"].choices = [  # type: ignore[attr-defined]
-            (name, name) for name in sorted(profile.ceiling.models)
-        ]
+        self.fields["minutes"].widget.attrs["max"] = minutes(self.longest)
+        self._offer_models(sorted(models))
+        self._offer_start(holds, now_only=break_glass or extension)
+        self._offer_ticket([ticket for each in holds for ticket in each.tickets])
+        least = max(each.justification_length for each in holds)
+        self.fields["justification"].help_text = (
+            f"{'Whoever reviews it afterwards judges' if break_glass else 'Your reviewer decides'} "
+            "by this, and it stays on record."
+            + (f" At least {least} characters." if least > 1 else "")
+        )
+
+    def _offer_models(self, models: list[str]) -> None:
+        if models:
+            self.fields["models"].choices = [(name, name) for name in models]  # type: ignore[attr-defined]
+        else:
+            del self.fields["models"]
+
+    def _offer_start(self, holds: Sequence[Effective], *, now_only: bool) -> None:
+        latest = [each.latest_start for each in holds if each.latest_start is not None]
+        if now_only or len(latest) < len(holds):
+            del self.fields["begin"], self.fields["starts_at"]
+            return
+        self.latest_start = min(latest)
+        now = timezone.localtime(clock.now())
+        self.fields["starts_at"].widget.attrs |= {
+            "min": f"{now:{MOMENT}}",
+            "max": f"{now + self.latest_start:{MOMENT}}",
+        }
+        self.fields["starts_at"].help_text = (
+            f"In your time zone, {now:%Z}, within {duration(self.latest_start)} from now. "
+            "Approved later than that, it begins at the approval."
+        )
+
+    def _offer_ticket(self, tickets: Sequence[Ticket]) -> None:
+        if not tickets:
+            del self.fields["ticket"]
+            return
+        self.fields["ticket"].required = any(ticket.required for ticket in tickets)
+        patterns = list(dict.fromkeys(ticket.pattern for ticket in tickets if ticket.pattern))
+        if patterns:
+            self.fields["ticket"].help_text = f"Must match {' and '.join(patterns)}."
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
@@ -70,9 +158,7 @@ class RequestForm(forms.Form):
             if cleaned.get("minutes") is None:
                 if "minutes" not in self.errors:
                     self.add_error(
-                        "duration",
-                        "Give the minutes, from 1 to "
-                        f"{minutes(self.profile.max_duration)} for this profile.",
+                        "duration", f"Give the minutes, from 1 to {minutes(self.longest)}."
                     )
             else:
                 # Beyond what an interval of PostgreSQL's holds it is out of any limit anyway.
@@ -80,7 +166,56 @@ class RequestForm(forms.Form):
                 cleaned["length"] = dt.timedelta(minutes=number)
         elif chosen:
             cleaned["length"] = dt.timedelta(minutes=int(chosen))
+        if cleaned.get("begin") != LATER:
+            # What was typed before the choice was taken back doesn't count.
+            cleaned["starts_at"] = None
+            self.errors.pop("starts_at", None)
+        elif cleaned.get("starts_at") is None and "starts_at" not in self.errors:
+            self.add_error("starts_at", "Give the date and time at which it begins.")
         return cleaned
+
+    def ask(self) -> dict[str, Any]:
+        """What was typed, as the actions take it; what is missing or wrong is left out."""
+        cleaned = self.cleaned_data
+        found: dict[str, Any] = {"duration": cleaned.get("length")}
+        found["starts_at"] = cleaned.get("starts_at")
+        found["ticket"] = cleaned.get("ticket", "")
+        found["justification"] = cleaned.get("justification", "")
+        if "models" in self.fields:
+            found["models"] = cleaned.get("models")
+        return found
+
+
+class AbsenceForm(forms.Form):
+    """Being away: from when until when, and who is told meanwhile."""
+
+    starts_at = forms.DateTimeField(
+        label="From",
+        required=False,
+        help_text="Left empty, from now on.",
+        widget=moment_input(),
+        error_messages=MOMENT_ERRORS,
+    )
+    ends_at = forms.DateTimeField(
+        label="Until",
+        widget=moment_input(),
+        error_messages=MOMENT_ERRORS | {"required": "Say until when you are away."},
+    )
+    delegate = forms.EmailField(
+        label="Who is told instead",
+        required=False,
+        help_text="The email of a colleague. They gain no rights by it: they are told of what "
+        "they may decide in their own right, and you are told of the rest.",
+        widget=forms.EmailInput(attrs={"class": "form-control", "autocomplete": "off"}),
+        error_messages={"invalid": "Give an email address, such as ben@example.com."},
+    )
+    note = forms.CharField(
+        label="Note",
+        required=False,
+        max_length=200,
+        help_text="For your own list.",
+        widget=forms.TextInput(attrs={"class": "form-control"}),
+    )
 
 
 class ReviewForm(forms.Form):

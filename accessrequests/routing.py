@@ -2,7 +2,7 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from django.db.models import Q
@@ -43,9 +43,13 @@ def people(reviewers: Reviewers, profile: AccessProfile, requester: User) -> lis
     return list(User.objects.active().filter(named).exclude(linked_to(requester)).distinct())
 
 
-def in_words(reviewers: Reviewers, profile: AccessProfile) -> str:
-    """Whom this names, as a sentence says it."""
-    groups = dict(Group.objects.filter(slug__in=reviewers.groups).values_list("slug", "name"))
+def in_words(
+    reviewers: Reviewers, profile: AccessProfile, names: Mapping[str, str] | None = None
+) -> str:
+    """Whom this names, as a sentence says it; `names` are those of groups, where known already."""
+    groups = names
+    if groups is None:
+        groups = dict(Group.objects.filter(slug__in=reviewers.groups).values_list("slug", "name"))
     found = [groups.get(slug, slug) for slug in reviewers.groups]
     found += reviewers.people
     if reviewers.profile_reviewers and profile.reviewers.name not in found:

@@ -7,7 +7,6 @@ from accounts import views as accounts
 from accounts import views_factors as factors
 from audit import views as audit
 from credentials import views as credentials
-from endpoints import views as endpoints
 from notifications import views as notifications
 
 urlpatterns = [
@@ -26,8 +25,12 @@ urlpatterns = [
     path(
         "notifications/<uuid:pk>/read/", notifications.notification_read, name="notification-read"
     ),
-    path("catalogue/", endpoints.catalogue, name="catalogue"),
-    path("endpoints/<slug:slug>/", endpoints.endpoint, name="endpoint"),
+    path("catalogue/", accessrequests.catalogue, name="catalogue"),
+    path("endpoints/<slug:slug>/", accessrequests.endpoint, name="endpoint"),
+    path("settings/absence/", accessrequests.absences, name="absences"),
+    path("settings/absence/<uuid:pk>/drop/", accessrequests.absence_drop, name="absence-drop"),
+    path("request/", accessrequests.request_together, name="request-together"),
+    path("request/preview/", accessrequests.together_preview, name="together-preview"),
     path("request/<uuid:profile_id>/", accessrequests.request_new, name="request-new"),
     path(
         "request/<uuid:profile_id>/preview/", accessrequests.request_preview, name="request-preview"
@@ -48,6 +51,12 @@ urlpatterns = [
     path("grants/<uuid:pk>/", credentials.grant_page, name="grant"),
     path("grants/<uuid:pk>/check-out/", credentials.grant_check_out, name="grant-check-out"),
     path("grants/<uuid:pk>/end/", credentials.grant_end, name="grant-end"),
+    path("grants/<uuid:pk>/extend/", accessrequests.grant_extend, name="grant-extend"),
+    path(
+        "grants/<uuid:pk>/extend/preview/",
+        accessrequests.grant_extend_preview,
+        name="grant-extend-preview",
+    ),
     path("record/", audit.record, name="record"),
     path("record/<int:pk>/", audit.record_event, name="record-event"),
 ]

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
-from django.db.models import Prefetch
+from django.db.models import Prefetch, Q
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -38,6 +38,7 @@ def _with_parts(rows: Grants) -> Grants:
         "request__requester",
         "request__profile__endpoint__owner",
         "request__profile__reviewers",
+        "request__extends",
     ).prefetch_related(Prefetch("credentials", queryset=Credential.objects.order_by("-id")))
 
 
@@ -51,6 +52,34 @@ def _all_gone(grant: Grant) -> bool:
     return all(item.state == CredentialState.REVOKED for item in grant.credentials.all())
 
 
+def _what_follows(grants: list[Grant], now: dt.datetime) -> dict[object, AccessRequest]:
+    """For each of these grants the extension that waits or was approved, in one query."""
+    rows = (
+        AccessRequest.objects.filter(extends__in=grants)
+        .filter(
+            Q(state=RequestState.PENDING, pending_until__gt=now)
+            | Q(state=RequestState.APPROVED, grant__ended_at=None)
+        )
+        .select_related("grant")
+    )
+    return {row.extends_id: row for row in rows}
+
+
+def _extendable(grant: Grant, after: AccessRequest | None, open_ids: set[object]) -> bool:
+    """Whether its holder may ask for more time on it."""
+    return after is None and not grant.request.break_glass and grant.request.profile_id in open_ids
+
+
+def _step_of(row: AccessRequest) -> dict[str, Any]:
+    """At which of the steps that it has to take a request waits."""
+    taken = [at for at, step in enumerate(row.policy["steps"]) if not step["skipped"]]
+    return {
+        "place": taken.index(row.step) + 1,
+        "of": len(taken),
+        "name": row.policy["steps"][row.step]["name"],
+    }
+
+
 @never_cache
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
@@ -58,9 +87,17 @@ def home(request: HttpRequest) -> HttpResponse:
     user = person(request)
     now = clock.now()
     mine = _with_parts(Grant.objects.filter(holder=user))
+    rows = list(mine.live().order_by("ends_at"))
+    after = _what_follows(rows, now)
+    open_ids: set[object] = set(AccessProfile.objects.open_to(user).values_list("pk", flat=True))
     live = [
-        {"grant": grant, "credential": _live_credential(grant)}
-        for grant in mine.live().order_by("ends_at")
+        {
+            "grant": grant,
+            "credential": _live_credential(grant),
+            "after": after.get(grant.pk),
+            "can_extend": _extendable(grant, after.get(grant.pk), open_ids),
+        }
+        for grant in rows
     ]
     waiting = list(
         AccessRequest.objects.filter(
@@ -68,9 +105,18 @@ def home(request: HttpRequest) -> HttpResponse:
         ).select_related("profile__endpoint", "profile__reviewers", "requester")
     )
     reviewers = reviewers_of(waiting)
-    pending = [{"row": row, "reviewers": reviewers[row.pk]} for row in waiting]
+    pending = [
+        {"row": row, "reviewers": reviewers[row.pk], "step": _step_of(row)} for row in waiting
+    ]
     context = {
+        "now": now,
         "live": live,
+        "scheduled": [
+            grant
+            for grant in mine.filter(ended_at=None, starts_at__gt=now).order_by("starts_at")
+            # What follows a live grant is said there.
+            if grant.request.extends_id not in after
+        ],
         "pending": pending,
         "ended": _ended(user, now),
         "anything": Endpoint.objects.visible_to(user).filter(retired_at=None).exists(),
@@ -82,12 +128,16 @@ def home(request: HttpRequest) -> HttpResponse:
 
 def _ended(user: User, now: dt.datetime) -> list[dict[str, Any]]:
     """What ended of late, once for each profile: grants, and requests that came to nothing."""
-    open_ids = set(AccessProfile.objects.open_to(user).values_list("pk", flat=True))
+    open_ids: set[object] = set(AccessProfile.objects.open_to(user).values_list("pk", flat=True))
     busy = set(
         AccessRequest.objects.filter(
             requester=user, state=RequestState.PENDING, pending_until__gt=now
         ).values_list("profile_id", flat=True)
-    ) | set(Grant.objects.filter(holder=user).live().values_list("request__profile_id", flat=True))
+    ) | set(
+        Grant.objects.filter(holder=user, ended_at=None, ends_at__gt=now).values_list(
+            "request__profile_id", flat=True
+        )
+    )
     rows = (
         AccessRequest.objects.filter(requester=user, created_at__gt=now - ENDED_SHOWN)
         .select_related("profile__endpoint", "grant")
@@ -110,10 +160,19 @@ def _ended(user: User, now: dt.datetime) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def _waits(row: AccessRequest) -> bool:
+    return row.state == RequestState.PENDING
+
+
 def _page(user: User, grant: Grant) -> dict[str, Any]:
     now = clock.now()
     endpoint = grant.request.profile.endpoint
     live = grant.is_live(now)
+    owed = grant.request.break_glass and grant.request.reviewed_at is None
+    over = grant.ended_at is not None or grant.ends_at <= now
+    after = None if over else _what_follows([grant], now).get(grant.pk)
+    open_ids: set[object] = set(AccessProfile.objects.open_to(user).values_list("pk", flat=True))
+    mine = grant.holder_id == user.pk
     credentials = list(grant.credentials.all())
     # The newest few, and all that are not gone; the rest folds away.
     shown = [
@@ -131,9 +190,18 @@ def _page(user: User, grant: Grant) -> dict[str, Any]:
         "live": live,
         # Over by the clock; the row follows within the second.
         "ended_at": grant.ended_at or (grant.ends_at if grant.ends_at <= now else None),
-        "mine": grant.holder_id == user.pk,
-        "belongs_to": "" if grant.holder_id == user.pk else reverse("approvals"),
-        "can_end": live and can_end(user, grant),
+        "mine": mine,
+        "belongs_to": "" if mine else reverse("approvals"),
+        "can_end": not over and can_end(user, grant),
+        "length": grant.ends_at - grant.starts_at,
+        "after": after,
+        "after_waits_for": reviewers_of([after])[after.pk] if after and _waits(after) else [],
+        "can_extend": mine and not over and _extendable(grant, after, open_ids),
+        "owed_by": reviewers_of([grant.request])[grant.request_id] if owed else [],
+        "owed": owed,
+        "judged": grant.request.reviews.select_related("reviewer").last()
+        if grant.request.reviewed_at
+        else None,
         "credential": _live_credential(grant),
         "credentials": [(item, item.stuck_since(now)) for item in shown],
         "earlier": [(item, None) for item in credentials if item not in shown],
@@ -179,7 +247,9 @@ def grant_end(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """End access now: given back by its holder, revoked by anybody else who may."""
     user = person(request)
     grant = actions.end_grant(by=user, grant_id=pk)
-    if grant.holder_id == user.pk:
+    if grant.ended_at is not None and grant.ended_at < grant.starts_at:
+        messages.success(request, "Ended before it began: nothing was opened.")
+    elif grant.holder_id == user.pk:
         messages.success(request, "Given back. Its credential is refused from now on.")
     else:
         messages.success(request, f"Ended. {grant.holder}’s credential is refused from now on.")

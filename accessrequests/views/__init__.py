@@ -1,12 +1,16 @@
 """The portal's pages about requests: asking on one side, deciding on the other."""
 
+from accessrequests.views.absences import absence_drop, absences
 from accessrequests.views.asking import (
+    grant_extend,
+    grant_extend_preview,
     request_again,
     request_cancel,
     request_new,
     request_preview,
     requests,
 )
+from accessrequests.views.catalogue import catalogue, endpoint
 from accessrequests.views.deciding import approvals, request_page, request_review
 from accessrequests.views.policies import (
     policies,
@@ -15,9 +19,16 @@ from accessrequests.views.policies import (
     policy_edit,
     policy_retire,
 )
+from accessrequests.views.together import request_together, together_preview
 
 __all__ = [
+    "absence_drop",
+    "absences",
     "approvals",
+    "catalogue",
+    "endpoint",
+    "grant_extend",
+    "grant_extend_preview",
     "policies",
     "policy",
     "policy_check",
@@ -29,5 +40,7 @@ __all__ = [
     "request_page",
     "request_preview",
     "request_review",
+    "request_together",
     "requests",
+    "together_preview",
 ]

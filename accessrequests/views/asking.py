@@ -1,23 +1,34 @@
+import datetime as dt
 import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accessrequests import actions
 from accessrequests.dossier import differences
+from accessrequests.facts import effective_for
 from accessrequests.forms import OTHER, RequestForm, minutes
-from accessrequests.models import AccessRequest
+from accessrequests.models import AccessRequest, Grant
+from accessrequests.outlook import cost, some_of, steps_in_words
+from accessrequests.policy.effective import Effective
 from accounts.door import fetch
-from accounts.models import User
+from accounts.factors import proved_at
+from accounts.models import Group, User
 from accounts.session import person
 from audit import clock
 from broker.errors import InvalidInput
 from endpoints.models import AccessProfile
+
+BREAK_GLASS = "break-glass"
+EARLIER = 3
 
 
 def _rows() -> QuerySet[AccessRequest]:
@@ -26,107 +37,281 @@ def _rows() -> QuerySet[AccessRequest]:
     )
 
 
-def _initial(request: HttpRequest, user: User, profile: AccessProfile) -> dict[str, Any]:
-    """The profile's defaults, or what an earlier request of the reader's asked for."""
-    length, models, why = profile.default_duration, profile.default_scope.models, ""
+@dataclass(frozen=True)
+class Desk:
+    """What is asked for, by whom, and by which of the ways that are open to them."""
+
+    user: User
+    profile: AccessProfile
+    holds: Effective
+    extends: Grant | None
+    may_break_glass: bool
+    break_glass: bool
+
+    @property
+    def models(self) -> frozenset[str]:
+        """What may be chosen from."""
+        ceiling = self.profile.ceiling
+        return (self.extends.allowed & ceiling if self.extends else ceiling).models
+
+    @property
+    def way(self) -> dict[str, Any]:
+        """How it's asked for, as the actions take it."""
+        return {
+            "break_glass": self.break_glass,
+            "extends": self.extends.pk if self.extends else None,
+        }
+
+    def form(self, *args: Any, **kwargs: Any) -> RequestForm:
+        """The form for it."""
+        return RequestForm(
+            *args,
+            holds=[self.holds],
+            models=self.models,
+            break_glass=self.break_glass,
+            extension=self.extends is not None,
+            **kwargs,
+        )
+
+    def initial(
+        self,
+        *,
+        length: dt.timedelta | None = None,
+        models: Iterable[str] | None = None,
+        ticket: str = "",
+        justification: str = "",
+    ) -> dict[str, Any]:
+        """What the form starts with: the defaults, or this as far as it's within the limits."""
+        form = self.form()
+        length = min(length or form.usual, form.longest)
+        usual = self.models if self.extends else self.profile.default_scope.models
+        number = str(minutes(length))
+        is_shown = number in dict(form.fields["duration"].choices)  # type: ignore[attr-defined]
+        return {
+            "duration": number if is_shown else OTHER,
+            "minutes": None if is_shown else number,
+            "begin": "",
+            "models": sorted(self.models & frozenset(models or ()) or usual),
+            "ticket": ticket,
+            "justification": justification,
+        }
+
+
+def _desk(request: HttpRequest, profile: AccessProfile, extends: Grant | None = None) -> Desk:
+    user = person(request)
+    holds = effective_for(profile)
+    groups = Group.objects.filter(memberships__user=user).values_list("slug", flat=True)
+    may = extends is None and holds.may_break_glass(groups)
+    filing = request.method == "POST" and "change" not in request.POST
+    way = request.POST.get("change", request.POST.get("way", request.GET.get("way", "")))
+    # Whoever files what they may not is told so; whoever only looks is shown the usual way.
+    break_glass = way == BREAK_GLASS and extends is None and (may or filing)
+    return Desk(user, profile, holds, extends, may, break_glass)
+
+
+def _initial(request: HttpRequest, desk: Desk) -> dict[str, Any]:
+    """The defaults, or what an earlier request of the reader's asked for."""
+    if desk.extends is not None:
+        return desk.initial(ticket=desk.extends.request.ticket)
     if again := request.GET.get("again"):
-        earlier = fetch(AccessRequest.objects.filter(requester=user, profile=profile), again)
-        length = min(earlier.duration, profile.max_duration)
-        models = (earlier.asked.models & profile.ceiling.models) or models
-        why = earlier.justification
-    shown = dict(RequestForm(profile=profile).fields["duration"].choices)  # type: ignore[attr-defined]
-    number = str(minutes(length))
-    return {
-        "duration": number if number in shown else OTHER,
-        "minutes": None if number in shown else number,
-        "models": sorted(models),
-        "justification": why,
-    }
+        mine = AccessRequest.objects.filter(requester=desk.user, profile=desk.profile)
+        earlier = fetch(mine, again)
+        return desk.initial(
+            length=earlier.duration,
+            models=earlier.asked.models,
+            ticket=earlier.ticket,
+            justification=earlier.justification,
+        )
+    return desk.initial()
 
 
-def _preview(user: User, profile: AccessProfile, form: RequestForm) -> dict[str, Any]:
+def _kept(request: HttpRequest, desk: Desk) -> dict[str, Any]:
+    """What was typed, for the same form in another way."""
+    typed = desk.form(request.POST)
+    typed.is_valid()
+    given = typed.ask()
+    return desk.initial(
+        length=given["duration"],
+        models=given["models"],
+        ticket=given["ticket"],
+        justification=given["justification"],
+    )
+
+
+def _lasts(user: User, profile: AccessProfile) -> list[AccessRequest]:
+    """The reader's last few asks for this profile that differ from each other."""
+    rows = AccessRequest.objects.filter(requester=user, profile=profile, extends=None)[:30]
+    found: dict[object, AccessRequest] = {}
+    for row in rows:
+        key = (row.duration, row.asked, row.ticket, row.justification)
+        found.setdefault(key, row)
+    return list(found.values())[:EARLIER]
+
+
+def needs_factor(request: HttpRequest, holds: Effective) -> bool:
+    """Whether asking for this takes a second factor that wasn't proved recently enough."""
+    age, proof = holds.requester_factor_age, proved_at(request)
+    return age is not None and (proof is None or clock.now() - proof > age)
+
+
+def _preview(request: HttpRequest, desk: Desk, form: RequestForm) -> dict[str, Any]:
     """What filing the form as it stands would lead to, or why it can't be filed."""
-    length, models = form.cleaned_data.get("length"), form.cleaned_data.get("models")
-    errors = {
+    # Fields that are merely empty are named as missing, not as wrong.
+    wrong = {
         name: " ".join(str(message) for message in found)
         for name, found in form.errors.items()
-        if name != "justification"
+        if form.data.get(name) or name not in {"justification", "ticket"}
     }
-    if "duration" not in errors and "minutes" not in errors and "models" not in errors:
+    errors = wrong
+    if not wrong:
+        ask = form.ask()
         try:
             asked = actions.preview_request(
-                by=user, profile_id=profile.pk, duration=length, models=models
+                by=desk.user, profile_id=desk.profile.pk, **ask, **desk.way
             )
         except InvalidInput as error:
             errors = error.errors
         else:
+            told = {person.pk: person for step in asked.steps for person in step.people}
             return {
                 "asked": asked,
-                "difference": differences(profile, asked.duration, asked.scope.models),
+                "scheduled": ask["starts_at"] is not None,
+                "steps": steps_in_words(asked),
+                "told": some_of(told.values()),
+                "difference": differences(desk.profile, asked.duration, asked.scope.models),
+                "cost": cost(
+                    desk.user, asked, ticket=ask["ticket"], justification=ask["justification"]
+                ),
+                "needs_factor": needs_factor(request, desk.holds),
+                "missing": [form.fields[name].label for name in asked.missing],
             }
     return {"problems": list(errors.values()), "errors": errors}
+
+
+def add_errors(form: RequestForm, errors: dict[str, str]) -> None:
+    """Show these beside their fields, and above the form what has none."""
+    for name, message in errors.items():
+        if name not in form.fields:
+            form.add_error(None, message)
+        elif not form.has_error(name):
+            form.add_error(name, message)
+
+
+def _context(desk: Desk) -> dict[str, Any]:
+    profile, grant = desk.profile, desk.extends
+    url, pk = ("grant-extend", grant.pk) if grant else ("request-new", profile.pk)
+    return {
+        "desk": desk,
+        "profile": profile,
+        "endpoint": profile.endpoint,
+        "extends": grant,
+        "ask_url": reverse(url, args=[pk]),
+        "preview_url": reverse(f"{url.removesuffix('-new')}-preview", args=[pk]),
+    }
+
+
+def _filed(request: HttpRequest, filed: AccessRequest) -> HttpResponseBase:
+    if filed.break_glass:
+        said = "You have access now. Everybody who would have reviewed it is being told."
+    elif not filed.automatic:
+        messages.success(request, "Asked. You don’t need to keep this page open.")
+        return redirect("request", pk=filed.pk)
+    elif filed.grant.starts_at > clock.now():
+        said = "Decided automatically. It begins by itself."
+    else:
+        said = "Decided automatically: you have access now."
+    messages.success(request, said)
+    return redirect("grant", pk=filed.grant.pk)
+
+
+def _ask(request: HttpRequest, desk: Desk) -> HttpResponseBase:
+    status = 200
+    if request.method == "POST" and "change" not in request.POST:
+        form = desk.form(request.POST)
+        form.is_valid()
+        errors: dict[str, str] = {}
+        if not form.errors:
+            try:
+                filed = actions.file_request(
+                    by=desk.user,
+                    profile_id=desk.profile.pk,
+                    factor_at=proved_at(request),
+                    **form.ask(),
+                    **desk.way,
+                )
+            except InvalidInput as error:
+                errors = error.errors
+            else:
+                return _filed(request, filed)
+        status = 400
+        preview = _preview(request, desk, form)
+        # All that is wrong at once, not one thing after the other.
+        add_errors(form, preview.pop("errors", {}) | errors)
+    else:
+        initial = _kept(request, desk) if request.method == "POST" else _initial(request, desk)
+        form = desk.form(initial=initial)
+        trial = desk.form(initial)
+        trial.is_valid()
+        preview = _preview(request, desk, trial)
+    context = _context(desk) | {"form": form} | preview
+    context["chosen_models"] = form["models"].value() or []
+    if request.method != "POST" and desk.extends is None:
+        context["lasts"] = _lasts(desk.user, desk.profile)
+    return render(request, "accessrequests/new.html", context, status=status)
+
+
+def _part(request: HttpRequest, desk: Desk) -> HttpResponse:
+    form = desk.form(request.POST)
+    form.is_valid()
+    context = _context(desk) | _preview(request, desk, form)
+    return render(request, "accessrequests/_preview.html", context)
+
+
+def _profile(request: HttpRequest, pk: uuid.UUID) -> AccessProfile:
+    return fetch(AccessProfile.objects.open_to(person(request)), pk)
+
+
+def _held(request: HttpRequest, pk: uuid.UUID) -> Grant:
+    """A grant of the reader's own, with its profile."""
+    mine = Grant.objects.filter(holder=person(request))
+    return fetch(
+        mine.select_related("request__profile__endpoint", "request__profile__reviewers"), pk
+    )
 
 
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 def request_new(request: HttpRequest, profile_id: uuid.UUID) -> HttpResponseBase:
     """Ask for access: the form, with what would happen beside it."""
-    user = person(request)
-    profile = fetch(AccessProfile.objects.open_to(user), profile_id)
-    status = 200
-    if request.method == "POST":
-        form = RequestForm(request.POST, profile=profile)
-        form.is_valid()
-        errors: dict[str, str] = {}
-        if not form.errors:
-            try:
-                filed = actions.file_request(
-                    by=user,
-                    profile_id=profile_id,
-                    justification=form.cleaned_data["justification"],
-                    duration=form.cleaned_data["length"],
-                    models=form.cleaned_data["models"],
-                )
-            except InvalidInput as error:
-                errors = error.errors
-            else:
-                messages.success(request, "Asked. You don’t need to keep this page open.")
-                return redirect("request", pk=filed.pk)
-        status = 400
-        preview = _preview(user, profile, form)
-        # All that is wrong at once, not one thing after the other.
-        for name, message in (preview.pop("errors", {}) | errors).items():
-            if name not in form.fields:
-                form.add_error(None, message)
-            elif not form.has_error(name):
-                form.add_error(name, message)
-    else:
-        initial = _initial(request, user, profile)
-        form = RequestForm(initial=initial, profile=profile)
-        trial = RequestForm(initial, profile=profile)
-        trial.is_valid()
-        preview = _preview(user, profile, trial)
-    context = {"form": form, "profile": profile, "endpoint": profile.endpoint} | preview
-    context["chosen_models"] = form["models"].value() or []
-    context["chosen_duration"] = form["duration"].value()
-    return render(request, "accessrequests/new.html", context, status=status)
+    return _ask(request, _desk(request, _profile(request, profile_id)))
 
 
 @never_cache
 @require_POST
 def request_preview(request: HttpRequest, profile_id: uuid.UUID) -> HttpResponse:
     """What the form would lead to as it stands. Writes nothing."""
-    user = person(request)
-    profile = fetch(AccessProfile.objects.open_to(user), profile_id)
-    form = RequestForm(request.POST, profile=profile)
-    form.is_valid()
-    context = {"profile": profile, "endpoint": profile.endpoint} | _preview(user, profile, form)
-    return render(request, "accessrequests/_preview.html", context)
+    return _part(request, _desk(request, _profile(request, profile_id)))
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def grant_extend(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
+    """Ask for more time on a grant that runs: the same form, with less to choose."""
+    grant = _held(request, pk)
+    return _ask(request, _desk(request, grant.request.profile, extends=grant))
 
 
 @never_cache
 @require_POST
-def request_again(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+def grant_extend_preview(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """What asking for more time would lead to. Writes nothing."""
+    grant = _held(request, pk)
+    return _part(request, _desk(request, grant.request.profile, extends=grant))
+
+
+@never_cache
+@require_POST
+def request_again(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
     """File the same ask once more. Where it no longer fits its profile, the form says why."""
     user = person(request)
     earlier = fetch(_rows().filter(requester=user), pk)
@@ -137,6 +322,8 @@ def request_again(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
             justification=earlier.justification,
             duration=earlier.duration,
             models=sorted(earlier.asked.models),
+            ticket=earlier.ticket,
+            factor_at=proved_at(request),
         )
     except InvalidInput as error:
         if not AccessProfile.objects.open_to(user).filter(pk=earlier.profile_id).exists():
@@ -147,7 +334,10 @@ def request_again(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         messages.error(
             request, f"It can’t be asked for as before. {' '.join(error.errors.values())}"
         )
-        return redirect("request-new", profile_id=earlier.profile_id)
+        form = reverse("request-new", kwargs={"profile_id": earlier.profile_id})
+        return redirect(f"{form}?again={earlier.pk}")
+    if filed.automatic:
+        return _filed(request, filed)
     messages.success(request, "Asked again, with the same reason.")
     return redirect("request", pk=filed.pk)
 
@@ -155,11 +345,18 @@ def request_again(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 @never_cache
 @require_safe
 def requests(request: HttpRequest) -> HttpResponse:
-    """All that the reader ever asked for."""
+    """All that the reader ever asked for, or what they asked for at once."""
     user = person(request)
-    rows = _rows().filter(requester=user).select_related("grant")[:200]
-    now = clock.now()
-    return render(request, "accessrequests/requests.html", {"rows": rows, "now": now})
+    rows = _rows().filter(requester=user).select_related("grant")
+    together = None
+    try:
+        together = uuid.UUID(request.GET["together"])
+    except (KeyError, ValueError):
+        pass
+    else:
+        rows = rows.filter(together=together)
+    context = {"rows": rows[:200], "now": clock.now(), "together": together}
+    return render(request, "accessrequests/requests.html", context)
 
 
 @never_cache

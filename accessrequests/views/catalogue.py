@@ -1,3 +1,4 @@
+import uuid
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -7,6 +8,8 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from accessrequests.actions.asking import MOST_TOGETHER
+from accessrequests.outlook import Offered, offered
 from accounts.models import User
 from accounts.session import person
 from broker.errors import NotFound
@@ -18,26 +21,36 @@ class Offer:
     """An endpoint with those of its profiles that the reader sees, and which they may ask for."""
 
     endpoint: Endpoint
-    profiles: list[tuple[AccessProfile, bool]]
+    profiles: list[Offered]
 
 
 def offers(user: User, endpoints: list[Endpoint]) -> list[Offer]:
-    """These endpoints with their profiles, in three queries whatever their number."""
-    open_ids = set(AccessProfile.objects.open_to(user).values_list("pk", flat=True))
-    seen: dict[object, dict[object, AccessProfile]] = {}
-    for profile in (
-        AccessProfile.objects.visible_to(user)
+    """These endpoints with their profiles, in six queries whatever their number."""
+    open_ids: set[object] = set(AccessProfile.objects.open_to(user).values_list("pk", flat=True))
+    seen = {
+        profile.pk: profile
+        for profile in AccessProfile.objects.visible_to(user)
         .filter(endpoint__in=endpoints, retired_at=None)
         .select_related("endpoint", "reviewers")
-    ):
-        seen.setdefault(profile.endpoint_id, {})[profile.pk] = profile
-    return [
-        Offer(
-            endpoint,
-            [(profile, profile.pk in open_ids) for profile in seen.get(endpoint.pk, {}).values()],
-        )
-        for endpoint in endpoints
-    ]
+    }
+    by_endpoint: dict[object, list[Offered]] = {}
+    for each in offered(user, seen.values(), open_ids):
+        by_endpoint.setdefault(each.profile.endpoint_id, []).append(each)
+    return [Offer(endpoint, by_endpoint.get(endpoint.pk, [])) for endpoint in endpoints]
+
+
+def _chosen_elsewhere(user: User, chosen: list[str], shown: list[Offer]) -> list[AccessProfile]:
+    """What was chosen to be asked for and isn't among the results any more."""
+    visible = {str(each.profile.pk) for offer in shown for each in offer.profiles}
+    rest = [pk for pk in chosen if pk not in visible]
+    return list(AccessProfile.objects.open_to(user).filter(pk__in=rest)) if rest else []
+
+
+def _is_id(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
 
 
 @never_cache
@@ -76,8 +89,12 @@ def catalogue(request: HttpRequest) -> HttpResponse:
         if value in choices.values:
             chosen[name] = value
             rows = rows.filter(**{name: value})
+    found = offers(user, list(rows))
+    picked = [pk for pk in request.GET.getlist("profile")[:MOST_TOGETHER] if _is_id(pk)]
     context = {
-        "offers": offers(user, list(rows)),
+        "offers": found,
+        "picked": picked,
+        "picked_elsewhere": _chosen_elsewhere(user, picked, found),
         "words": words,
         "chosen": chosen,
         "environments": Endpoint.Environment.choices,
