@@ -1,3 +1,4 @@
+import datetime as dt
 import json
 import re
 import uuid
@@ -8,8 +9,10 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
+from django.utils import timezone
 
-from accessrequests.models import AccessRequest, Grant, Policy
+from accessrequests.actions import note_absence
+from accessrequests.models import Absence, AccessRequest, Grant, Policy
 from accounts.actions import create_token
 from accounts.models import User
 from audit.events import Event
@@ -49,6 +52,10 @@ ROUTES = {
     ("grant", GET): "grant",
     ("grant-check-out", POST): "grant",
     ("grant-end", POST): "grant",
+    ("grant-extend", GET): "grant",
+    ("grant-extend", POST): "grant",
+    ("grant-extend-preview", POST): "grant",
+    ("absence-drop", POST): "absence",
     ("record-event", GET): "event",
     ("api-notification-read", POST): "notification",
     ("notification-read", POST): "notification",
@@ -65,6 +72,7 @@ BODIES = {
     "api-request-reviews": {"verdict": "approve"},
     "request-review": {"verdict": "approve"},
     "request-new": {"justification": "Let me in.", "duration": "60"},
+    "grant-extend": {"justification": "Let me stay.", "duration": "60"},
 }
 
 
@@ -92,6 +100,7 @@ class Theirs:
     event: AuditEvent
     notification: Notification
     policy: Policy
+    absence: Absence
 
     def id_of(self, kind: str) -> Any:
         match kind:
@@ -122,7 +131,9 @@ def theirs(world: World) -> Theirs:
         Kind.DECIDED, to=[grant.holder], about=grant, path="/", sentence="x", occasion="again"
     )
     policy = world.policy(profile=grant.request.profile)
-    return Theirs(grant.request, grant, credential, event, notification, policy)
+    until = timezone.now() + dt.timedelta(days=1)
+    absence = note_absence(by=grant.holder, ends_at=until)
+    return Theirs(grant.request, grant, credential, event, notification, policy, absence)
 
 
 @pytest.fixture
@@ -240,7 +251,8 @@ def test_a_strangers_lists_hold_nothing_of_anybodys(
 
 
 @pytest.mark.parametrize(
-    "page", ["home", "catalogue", "requests", "approvals", "record", "notifications"]
+    "page",
+    ["home", "catalogue", "requests", "absences", "approvals", "record", "notifications"],
 )
 def test_a_strangers_pages_hold_nothing_of_anybodys(
     page: str, theirs: Theirs, stranger: User

@@ -8,28 +8,16 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from accessrequests.actions import file_request, review_request, save_policy
+from accessrequests.actions import file_request, review_request
 from accessrequests.models import AccessRequest, Grant, Review
-from accessrequests.policy.document import parse
 from audit.models import AuditEvent
 from credentials.actions import end_grant
 from endpoints.models import AccessProfile
-from tests.world import World, move, unique
+from tests.world import World, move
 
 pytestmark = pytest.mark.django_db
 
 HOUR = dt.timedelta(hours=1)
-
-
-def govern(profile: AccessProfile, **rules: Any) -> None:
-    """Let this profile have a policy with one step, and with these rules."""
-    document = {
-        "slug": f"p-{unique()}",
-        "name": "Support",
-        "applies_to": {"profiles": [f"{profile.endpoint.slug}/{profile.slug}"]},
-        "steps": [{"name": "Review", "reviewers": {"profile_reviewers": True}}],
-    }
-    save_policy(by=None, document=parse(document | rules))
 
 
 @pytest.fixture
@@ -93,18 +81,18 @@ def test_a_start_that_was_given_up_does_not_count(desk: Any) -> None:
     assert AccessRequest.objects.get(requester=ana).starts_at is None
 
 
-def test_no_start_is_offered_where_policy_has_none(desk: Any) -> None:
+def test_no_start_is_offered_where_policy_has_none(desk: Any, world: World) -> None:
     client, profile, ana, _ = desk
-    govern(profile)
+    world.policy(profile=profile)
     assert 'name="starts_at"' not in client.get(url(profile)).content.decode()
     client.post(url(profile), body(begin="later", starts_at=local(timezone.now() + HOUR)))
     assert AccessRequest.objects.get(requester=ana).starts_at is None
 
 
-def test_limits_of_the_policy(desk: Any) -> None:
+def test_limits_of_the_policy(desk: Any, world: World) -> None:
     client, profile, ana, _ = desk
-    govern(
-        profile,
+    world.policy(
+        profile=profile,
         limits={
             "max_duration": "PT1H",
             "default_duration": "PT15M",
@@ -139,8 +127,8 @@ def test_steps_skips_escalation_and_what_more_costs(desk: Any, world: World) -> 
     security = world.group()
     world.person(security, full_name="Chidi Eze")
     slow = {"after": "PT1H", "to": {"groups": [security.slug]}}
-    govern(
-        profile,
+    world.policy(
+        profile=profile,
         steps=[
             {
                 "name": "Team",
@@ -166,9 +154,9 @@ def test_steps_skips_escalation_and_what_more_costs(desk: Any, world: World) -> 
     assert "The default, 1 hour, wouldn’t need Security." in more
 
 
-def test_decided_automatically(desk: Any) -> None:
+def test_decided_automatically(desk: Any, world: World) -> None:
     client, profile, ana, _ = desk
-    govern(profile, auto_approve_when="request.duration <= duration('1h')")
+    world.policy(profile=profile, auto_approve_when="request.duration <= duration('1h')")
     for page in (reverse("catalogue"), reverse("endpoint", args=[profile.endpoint.slug])):
         assert "Decided automatically for you" in client.get(page).content.decode()
     assert "Decided automatically" in client.get(url(profile)).content.decode()
@@ -182,7 +170,7 @@ def test_decided_automatically(desk: Any) -> None:
 
 def test_automatic_for_others_is_not_said_to_be_so_for_me(desk: Any, world: World) -> None:
     client, profile, *_ = desk
-    govern(profile, auto_approve_when="requester.on_call")
+    world.policy(profile=profile, auto_approve_when="requester.on_call")
     page = client.get(reverse("catalogue")).content.decode()
     assert "automatically" not in page
     assert f"Decided by {profile.reviewers.name}" in page
@@ -195,7 +183,9 @@ def test_the_catalogue_asks_the_same_number_of_queries_however_long_it_is(
     from django.test.utils import CaptureQueriesContext
 
     client, profile, *_ = desk
-    govern(profile, steps=[{"name": "T", "reviewers": {"groups": [profile.reviewers.slug]}}])
+    world.policy(
+        profile=profile, steps=[{"name": "T", "reviewers": {"groups": [profile.reviewers.slug]}}]
+    )
     client.get(reverse("catalogue"))
     with CaptureQueriesContext(
         connection,
@@ -204,14 +194,16 @@ def test_the_catalogue_asks_the_same_number_of_queries_however_long_it_is(
     for _ in range(3):
         other = world.profile(requesters=profile.requesters)
         world.person(other.reviewers)
-        govern(other, steps=[{"name": "T", "reviewers": {"groups": [other.reviewers.slug]}}])
+        world.policy(
+            profile=other, steps=[{"name": "T", "reviewers": {"groups": [other.reviewers.slug]}}]
+        )
     with django_assert_num_queries(len(before)):
         client.get(reverse("catalogue"))
 
 
-def test_a_second_factor_is_asked_for_beforehand(desk: Any) -> None:
+def test_a_second_factor_is_asked_for_beforehand(desk: Any, world: World) -> None:
     client, profile, ana, _ = desk
-    govern(profile, limits={"requester_factor_age": "PT5M"})
+    world.policy(profile=profile, limits={"requester_factor_age": "PT5M"})
     page = client.get(url(profile)).content.decode()
     assert f"/step-up/?next=/request/{profile.pk}/" in page
     answer = client.post(url(profile), body())
@@ -231,8 +223,8 @@ def test_a_second_factor_is_asked_for_beforehand(desk: Any) -> None:
 def glass(desk: Any, world: World) -> Any:
     profile = desk[1]
     oncall = world.group()
-    govern(
-        profile,
+    world.policy(
+        profile=profile,
         break_glass={"groups": [oncall.slug], "max_duration": "PT30M", "review_within": "PT4H"},
     )
     return desk, oncall
@@ -403,8 +395,8 @@ def test_home_says_at_which_step_it_waits_and_for_whom(desk: Any, world: World) 
     client, profile, ana, ben = desk
     group = world.group()
     world.person(group, full_name="Chidi Eze")
-    govern(
-        profile,
+    world.policy(
+        profile=profile,
         steps=[
             {"name": "Team", "reviewers": {"profile_reviewers": True}},
             {"name": "Security", "reviewers": {"groups": [group.slug]}},
