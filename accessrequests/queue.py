@@ -31,5 +31,5 @@ def waiting_for(user: User) -> QuerySet[Route]:
             "request__profile__reviewers",
             "request__grant",
         )
-        .order_by("sort_at", "request")
+        .order_by("sort_at", "request_id")
     )

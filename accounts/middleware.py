@@ -24,11 +24,11 @@ def session_window(get_response: Handler) -> Handler:
 
 
 def own_time_zone(get_response: Handler) -> Handler:
-    """Shows times in the reader's zone."""
+    """Shows times in the reader's zone; the API's are UTC for everybody."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         zone = getattr(request.user, "time_zone", None)
-        if zone is None:
+        if zone is None or request.path.startswith("/api/"):
             return get_response(request)
         with timezone.override(zoneinfo.ZoneInfo(zone)):
             return get_response(request)

@@ -62,7 +62,7 @@ class SelfReview(Forbidden):
 
 
 class NeedsPerson(Forbidden):
-    """A review takes a signed-in person: an API token alone approves nothing."""
+    """This takes a signed-in person: an API token alone approves nothing and changes no policy."""
 
     code = "needs-person"
     title = "A person is needed"

@@ -1,30 +1,46 @@
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
+from django.utils.timezone import is_naive
 from rest_framework import exceptions, pagination
 
 
 class Cursor(pagination.CursorPagination):
-    """Newest first. Pages stay what they were while rows are added."""
+    """Newest first, or as the view's `ordering` says. Pages stay what they were while rows are
+    added."""
 
     ordering = "-id"
     page_size_query_param = "limit"
     max_page_size = 200
 
     def paginate_queryset(self, queryset: Any, request: Any, view: Any = None) -> Any:
-        self._key = queryset.model._meta.pk
+        first = self.get_ordering(request, queryset, view)[0].lstrip("-")
+        self._key = queryset.model._meta.get_field(first)
         page: Any = super().paginate_queryset(queryset, request, view)
         # The links to other pages, like all others, are never built from a Host header.
         self.base_url = settings.KEYTURN_BASE_URL + request.get_full_path()
         return page
 
+    def get_ordering(
+        self,
+        request: Any,  # noqa: ARG002
+        queryset: Any,  # noqa: ARG002
+        view: Any,
+    ) -> tuple[str, ...]:
+        chosen: tuple[str, ...] = getattr(view, "ordering", None) or (self.ordering,)
+        return chosen
+
     def decode_cursor(self, request: Any) -> Any:
-        """A cursor is base64 of an id, so anybody can make one up: what is no id is no cursor."""
+        """A cursor is base64 of an id or a time, so anybody can make one up: what is neither is
+        no cursor."""
         cursor = super().decode_cursor(request)
         if cursor is not None and cursor.position is not None:
             try:
-                self._key.to_python(cursor.position)
+                position = self._key.to_python(cursor.position)
             except ValidationError:
-                raise exceptions.NotFound(self.invalid_cursor_message) from None
+                position = None
+            if position is None or (isinstance(position, datetime) and is_naive(position)):
+                raise exceptions.NotFound(self.invalid_cursor_message)
         return cursor

@@ -25,8 +25,9 @@ WHAT_TO_DO = {
     "its owner was deactivated: make a new one with `manage.py token create`.",
     "forbidden": "Read `detail`: it names who may do this. Ask one of them. The try is on record.",
     "self-review": "Wait for another member of the reviewing group, or cancel the request.",
-    "needs-person": "Let a reviewer sign in to the portal and decide there. A program can wait by "
-    "reading the request until its `state` is no longer `pending`.",
+    "needs-person": "Let a reviewer, or for a policy an administrator, sign in to the portal and "
+    "do it there. A program can wait by reading the request until its `state` is no longer "
+    "`pending`; policies from a file are taken by `manage.py policy apply`.",
     "step-up-needed": "Prove your second factor in the portal, at `/step-up/`, and do it again "
     "there. An API token never counts as a second factor.",
     "not-found": "Check the id. Keyturn answers the same for what doesn't exist and for what you "

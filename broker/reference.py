@@ -14,7 +14,18 @@ from drf_spectacular.generators import SchemaGenerator
 
 VERBS = ("get", "post", "put", "patch", "delete")
 # What a reader meets first: asking, then what comes of it.
-ORDER = ("endpoints", "profiles", "requests", "grants", "credentials", "audit")
+ORDER = (
+    "endpoints",
+    "profiles",
+    "requests",
+    "approvals",
+    "absences",
+    "grants",
+    "credentials",
+    "notifications",
+    "policies",
+    "audit",
+)
 _SAMPLES = {
     "uuid": "0199f3a2-6c1e-7b5a-9d0e-3f6a1c2b4d5e",
     "date-time": "2026-11-23T10:00:00Z",
@@ -22,8 +33,22 @@ _SAMPLES = {
     "uri": "https://keyturn.example.com/",
     "duration": "PT1H",
     "justification": "Find out why ticket 4711 failed.",
-    "reason": "Use staging for this.",
+    "reason": "Two hours are enough for this.",
+    "text": "Which prompt is it about?",
+    "note": "As agreed on Monday.",
+    "ends_at": "2026-11-30T08:00:00Z",
+    "chat_handle": "ana",
+    "ticket": "INC-4711",
+    "models": "small",
+    "document": {
+        "slug": "two-people",
+        "name": "Two people for production",
+        "applies_to": {"endpoints": ["research-models"]},
+        "steps": [{"name": "Review", "reviewers": {"profile_reviewers": True}, "approvals": 2}],
+    },
 }
+# What most bodies leave out; with all of it at once an example would be refused.
+_LEFT_OUT = {"extends", "break_glass", "starts_at"}
 
 
 @dataclass
@@ -136,18 +161,26 @@ class _Document:
     def sample(self, schema: dict[str, Any], name: str = "") -> Any:
         """A value that shows what to send."""
         schema = self.schema(schema)
+        if "oneOf" in schema:
+            schema = self.schema(schema["oneOf"][0])
         if schema.get("enum"):
             return schema["enum"][0]
         kind = schema.get("type")
-        if kind == "object":
-            return {key: self.sample(inner, key) for key, inner in schema["properties"].items()}
+        if kind == "object" and "properties" in schema:
+            return {
+                key: self.sample(inner, key)
+                for key, inner in schema["properties"].items()
+                if key not in _LEFT_OUT and not inner.get("readOnly")
+            }
         if kind == "array":
-            return ["small"]
+            return [self.sample(schema["items"], name)]
+        if name in _SAMPLES:
+            return _SAMPLES[name]
         if kind == "string" and schema.get("format") in _SAMPLES:
             return _SAMPLES[schema["format"]]
         if kind in {"boolean", "integer", "number"}:
             return kind == "boolean" or 1
-        return _SAMPLES.get(name, "text")
+        return "text"
 
     def call(self, path: str, method: str, operation: dict[str, Any]) -> Call:
         """One operation as the page shows it."""
@@ -180,15 +213,22 @@ class _Document:
             parameters=parameters,
             body=self.fields(body, writing=True) if body else [],
             answers=answers,
-            example=self.example(path, method, body),
+            example=self.example(path, method, body, operation.get("security", [])),
         )
 
-    def example(self, path: str, method: str, body: dict[str, Any] | None) -> str:
-        """The call with curl."""
+    def example(
+        self, path: str, method: str, body: dict[str, Any] | None, ways: list[dict[str, Any]]
+    ) -> str:
+        """The call with curl, by a token where one will do."""
         lines = [f"curl {settings.KEYTURN_BASE_URL}{path}"]
         if method != "get":
             lines[0] = f"curl -X {method.upper()} {settings.KEYTURN_BASE_URL}{path}"
-        lines.append('-H "Authorization: Bearer $KEYTURN_TOKEN"')
+        if any("apiToken" in way for way in ways):
+            lines.append('-H "Authorization: Bearer $KEYTURN_TOKEN"')
+        else:
+            names = (settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME)
+            lines.append('-b "{}=$SESSION; {}=$CSRF"'.format(*names))
+            lines.append('-H "X-CSRFToken: $CSRF"')
         if body:
             lines.append('-H "Content-Type: application/json"')
             lines.append(f"-d '{json.dumps(self.sample(body))}'".replace("'s ", "’s "))
@@ -203,7 +243,7 @@ def resources() -> list[Resource]:
     found: dict[str, list[Call]] = {}
     for path, item in document["paths"].items():
         for method in VERBS:
-            if method in item and "schema" not in path:
+            if method in item and path != "/api/v1/schema/":
                 call = reader.call(path, method, item[method])
                 found.setdefault(item[method]["tags"][0], []).append(call)
     return [Resource(name, found[name]) for name in sorted(found, key=ORDER.index)]

@@ -322,6 +322,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "RequestState": "accessrequests.states.RequestState",
         "EmailChoice": "notifications.kinds.Email",
+        "CommentKind": "accessrequests.models.Comment.Kind",
         "GrantState": "accessrequests.states.GrantState",
         "CredentialState": "credentials.states.CredentialState",
     },

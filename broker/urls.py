@@ -2,7 +2,13 @@ from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView
 from rest_framework.routers import SimpleRouter
 
-from accessrequests.api import RequestViewSet
+from accessrequests.api import (
+    AbsenceViewSet,
+    ApprovalViewSet,
+    PolicyViewSet,
+    RequestViewSet,
+    ReviewsView,
+)
 from audit.api import AuditEventViewSet
 from broker.health import healthz
 from broker.problem_pages import problem, problems
@@ -15,6 +21,9 @@ router = SimpleRouter(use_regex_path=False)
 router.register("endpoints", EndpointViewSet, basename="api-endpoint")
 router.register("profiles", ProfileViewSet, basename="api-profile")
 router.register("requests", RequestViewSet, basename="api-request")
+router.register("approvals", ApprovalViewSet, basename="api-approval")
+router.register("policies", PolicyViewSet, basename="api-policy")
+router.register("absences", AbsenceViewSet, basename="api-absence")
 router.register("grants", GrantViewSet, basename="api-grant")
 router.register("credentials", CredentialViewSet, basename="api-credential")
 router.register("audit/events", AuditEventViewSet, basename="api-audit-event")
@@ -27,6 +36,7 @@ api = [
         NotificationSettingsView.as_view(),
         name="api-notification-settings",
     ),
+    path("reviews/", ReviewsView.as_view(), name="api-reviews"),
     path("schema/", SpectacularAPIView.as_view(), name="api-schema"),
     path("docs/", api_reference, name="api-docs"),
 ]

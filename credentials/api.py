@@ -4,6 +4,7 @@ from typing import Any
 
 import django_filters
 from django.conf import settings
+from django.db.models import F, OuterRef, Subquery
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, serializers, status
 from rest_framework.decorators import action
@@ -26,6 +27,15 @@ class GrantSerializer(serializers.ModelSerializer[Grant]):
     is_live = serializers.SerializerMethodField(
         help_text="whether it holds at this moment, by the clock"
     )
+    extends = serializers.UUIDField(
+        source="request.extends_id",
+        read_only=True,
+        allow_null=True,
+        help_text="the grant that this one follows without a gap",
+    )
+    extended_by = serializers.UUIDField(
+        read_only=True, allow_null=True, help_text="the grant that follows this one"
+    )
 
     class Meta:
         model = Grant
@@ -39,6 +49,8 @@ class GrantSerializer(serializers.ModelSerializer[Grant]):
             "scope",
             "starts_at",
             "ends_at",
+            "extends",
+            "extended_by",
             "ended_at",
             "ended_by",
             "end_reason",
@@ -87,17 +99,29 @@ class GrantFilter(django_filters.FilterSet):
         field_name="request__profile__endpoint__slug", label="its slug"
     )
     holder = django_filters.CharFilter(field_name="holder__email", label="their e-mail")
+    extends = django_filters.UUIDFilter(field_name="request__extends", label="a grant's id")
 
 
 class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewSet[Grant]):
     """Grants: the caller's own, and those of profiles that they review."""
 
-    queryset = Grant.objects.select_related(
-        "holder",
-        "request__requester",
-        "request__profile__endpoint",
-        "request__profile__reviewers",
-    ).order_by()
+    queryset = (
+        Grant.objects.select_related(
+            "holder",
+            "request__requester",
+            "request__profile__endpoint",
+            "request__profile__reviewers",
+        )
+        .annotate(
+            extended_by=Subquery(
+                # Where one ended before its time there may be another.
+                Grant.objects.filter(request__extends=OuterRef("pk"))
+                .order_by(F("ended_at").desc(nulls_first=True), "-pk")
+                .values("pk")[:1]
+            )
+        )
+        .order_by()
+    )
     serializer_class = GrantSerializer
     filterset_class = GrantFilter
 

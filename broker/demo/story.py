@@ -156,7 +156,7 @@ class Story:
         check(asked["state"] == "pending", f"the request is {asked['state']}")
         if show:
             self.timeline.step(
-                f"requested {duration} on {ENDPOINT}; waits for {asked['waits_for']}"
+                f"requested {duration} on {ENDPOINT}; waits for {', '.join(asked['waits_for'])}"
             )
             self._refused_before_approval(asked)
         began = time.monotonic()

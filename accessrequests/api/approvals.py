@@ -1,0 +1,104 @@
+"""What waits for the caller's decision, and what was decided with or without them."""
+
+from typing import Any
+
+import django_filters
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from drf_spectacular.utils import extend_schema, extend_schema_view
+from rest_framework import mixins, serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accessrequests.api.requests import SHOWN, RequestFilter, RequestSerializer
+from accessrequests.models import AccessRequest, Review, Route
+from accessrequests.queue import waiting_for
+from accounts.api import VisibleViewSet, caller
+from endpoints.models import Endpoint
+
+
+class ApprovalSerializer(RequestSerializer):
+    risk = serializers.ChoiceField(
+        source="profile.endpoint.risk", choices=Endpoint.Risk.choices, read_only=True
+    )
+    sort_at = serializers.DateTimeField(
+        read_only=True, help_text="when to decide it, brought forward by its risk"
+    )
+
+    class Meta(RequestSerializer.Meta):
+        fields = (*RequestSerializer.Meta.fields, "risk", "sort_at")
+        read_only_fields = fields
+
+
+class ApprovalFilter(django_filters.FilterSet):
+    profile = django_filters.UUIDFilter(field_name="request__profile")
+    endpoint = django_filters.CharFilter(
+        field_name="request__profile__endpoint__slug", label="its slug"
+    )
+    requester = django_filters.CharFilter(
+        field_name="request__requester__email", label="their e-mail"
+    )
+    risk = django_filters.ChoiceFilter(
+        field_name="request__profile__endpoint__risk", choices=Endpoint.Risk.choices
+    )
+    break_glass = django_filters.BooleanFilter(field_name="request__break_glass")
+
+
+class DecidedFilter(RequestFilter):
+    by = django_filters.ChoiceFilter(
+        method="decided_by",
+        choices=[("me", "with the caller's verdict"), ("others", "without it")],
+        label="whether the caller had a part in it",
+    )
+
+    def decided_by(
+        self,
+        rows: QuerySet[AccessRequest],
+        name: str,  # noqa: ARG002
+        value: str,
+    ) -> QuerySet[AccessRequest]:
+        user: Any = self.request and self.request.user
+        mine = Exists(Review.objects.filter(request=OuterRef("pk"), reviewer=user))
+        return rows.filter(mine if value == "me" else ~mine)
+
+
+@extend_schema_view(list=extend_schema(responses={200: ApprovalSerializer(many=True)}))
+class ApprovalViewSet(mixins.ListModelMixin, VisibleViewSet[Route]):
+    """What waits for the caller's decision, the most urgent first. Break-glass access waits here
+    for its review afterwards."""
+
+    queryset = Route.objects.all()
+    serializer_class: Any = ApprovalSerializer
+    filterset_class: Any = ApprovalFilter
+    ordering: tuple[str, ...] = ("sort_at", "request_id")
+
+    def get_queryset(self) -> QuerySet[Route]:
+        if getattr(self, "swagger_fake_view", False):
+            return Route.objects.none()
+        return waiting_for(caller(self.request)).prefetch_related("request__reviews__reviewer")
+
+    def list(self, request: Request) -> Response:  # noqa: ARG002
+        routes = self.paginate_queryset(self.filter_queryset(self.get_queryset())) or []
+        for route in routes:
+            route.request.sort_at = route.sort_at  # type: ignore[attr-defined]
+        rows = ApprovalSerializer([route.request for route in routes], many=True)
+        return self.get_paginated_response(rows.data)
+
+    @extend_schema(responses={200: RequestSerializer(many=True)})
+    @action(
+        detail=False,
+        filterset_class=DecidedFilter,
+        serializer_class=RequestSerializer,
+        ordering=("-id",),
+    )
+    def decided(self, request: Request) -> Response:
+        """What the caller decided, and what reached them and was decided without them; newest
+        first."""
+        user = caller(request)
+        found: Any = SHOWN.filter(
+            Q(Exists(Review.objects.filter(request=OuterRef("pk"), reviewer=user)))
+            | Q(Exists(Route.objects.to(user).filter(request=OuterRef("pk")))),
+            decided_at__isnull=False,
+        ).exclude(Q(requester=user) | Q(requester__owner=user))
+        rows: Any = self.paginate_queryset(self.filter_queryset(found.order_by()))
+        return self.get_paginated_response(RequestSerializer(rows, many=True).data)

@@ -1,0 +1,157 @@
+"""An ask for access: what is sent, and what it would come to."""
+
+import datetime as dt
+from typing import Any
+
+from rest_framework import serializers
+
+from accessrequests import actions
+from accessrequests.actions.asking import MOST_TOGETHER, TICKET_LENGTH
+from accessrequests.dossier import differences
+from accounts.api import StrictSerializer
+from accounts.models import User
+from broker.errors import InvalidInput
+from endpoints.models import AccessProfile
+
+
+class ScopeSerializer(serializers.Serializer[Any]):
+    models = serializers.ListField(child=serializers.CharField())
+
+
+class DurationField(serializers.DurationField):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(format="iso-8601", **options)
+
+
+class AskSerializer(StrictSerializer):
+    """What every ask may say. What is left out is as policy and profile have it by default."""
+
+    duration = DurationField(required=False, help_text="ISO 8601, such as PT1H, or seconds")
+    models = serializers.ListField(
+        child=serializers.CharField(max_length=200), required=False, max_length=200
+    )
+    starts_at = serializers.DateTimeField(
+        required=False, help_text="for a later start; else it begins at approval"
+    )
+    ticket = serializers.CharField(required=False, allow_blank=True, max_length=TICKET_LENGTH)
+    break_glass = serializers.BooleanField(
+        required=False, help_text="access before its review, where the policy lets you"
+    )
+
+
+class FileSerializer(AskSerializer):
+    """An ask for access."""
+
+    profile = serializers.UUIDField()
+    # Blank is for the action to refuse, with all else that is wrong.
+    justification = serializers.CharField(
+        max_length=actions.JUSTIFICATION_LENGTH, allow_blank=True, help_text="not empty"
+    )
+    extends = serializers.UUIDField(
+        required=False, help_text="a grant of yours, which the new one follows without a gap"
+    )
+
+
+class PreviewSerializer(FileSerializer):
+    """An ask as far as it has been filled in."""
+
+    justification = serializers.CharField(
+        max_length=actions.JUSTIFICATION_LENGTH, allow_blank=True, required=False
+    )
+
+
+class TogetherSerializer(AskSerializer):
+    """One ask for several profiles."""
+
+    profiles = serializers.ListField(
+        child=serializers.UUIDField(), help_text=f"at most {MOST_TOGETHER}"
+    )
+    justification = serializers.CharField(
+        max_length=actions.JUSTIFICATION_LENGTH, allow_blank=True, help_text="not empty"
+    )
+
+
+class FaultSerializer(serializers.Serializer[Any]):
+    field = serializers.CharField()
+    message = serializers.CharField()
+
+
+class PreviewedStepSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    approvals = serializers.IntegerField()
+    reviewers = serializers.ListField(child=serializers.EmailField())
+    skipped = serializers.BooleanField()
+
+
+class SeenSerializer(serializers.Serializer[Any]):
+    differences = serializers.ListField(
+        child=serializers.CharField(), help_text="from what the profile gives by default"
+    )
+
+
+class PreviewedSerializer(serializers.Serializer[Any]):
+    """What an ask would come to. Where `errors` has any, only `may` and these are filled in."""
+
+    may = serializers.BooleanField(help_text="whether it would be taken just as it is")
+    errors = FaultSerializer(many=True)  # type: ignore[assignment]
+    missing = FaultSerializer(many=True, help_text="what still has to be filled in")
+    automatic = serializers.BooleanField(allow_null=True, help_text="decided by policy, by nobody")
+    steps = PreviewedStepSerializer(many=True, help_text="who would have to approve")
+    starts_at = serializers.DateTimeField(allow_null=True, help_text="if approved now")
+    ends_at = serializers.DateTimeField(allow_null=True, help_text="likewise")
+    pending_until = serializers.DateTimeField(
+        allow_null=True, help_text="when it would expire undecided"
+    )
+    max_duration = DurationField(allow_null=True)
+    may_break_glass = serializers.BooleanField(allow_null=True)
+    reviewer_sees = SeenSerializer(allow_null=True)
+    revocation = serializers.ChoiceField(
+        choices=AccessProfile.Revocation.choices,
+        allow_null=True,
+        help_text="how a credential could be taken back",
+    )
+    needs_factor_within = DurationField(
+        allow_null=True, help_text="filing takes a second factor proved so recently"
+    )
+
+
+def _faults(errors: dict[str, str]) -> list[dict[str, str]]:
+    return [{"field": field, "message": message} for field, message in errors.items()]
+
+
+def previewed(by: User, profile: object, ask: dict[str, Any], now: dt.datetime) -> dict[str, Any]:
+    """What this ask would come to, as PreviewedSerializer shows it. Writes nothing."""
+    nothing: dict[str, Any] = {str(name): None for name in PreviewedSerializer().fields}
+    try:
+        asked = actions.preview_request(by=by, profile_id=str(profile), **ask)
+    except InvalidInput as error:
+        return nothing | {"may": False, "errors": _faults(error.errors), "missing": [], "steps": []}
+    pending_until = now + asked.pending_timeout
+    if asked.extends is not None:
+        pending_until = min(pending_until, asked.extends.ends_at)
+    at_once = asked.automatic or asked.break_glass
+    return {
+        "may": not asked.missing,
+        "errors": [],
+        "missing": _faults(asked.missing),
+        "automatic": asked.automatic,
+        "steps": [
+            {
+                "name": routed.step.name,
+                "approvals": routed.step.approvals,
+                "reviewers": [person.email for person in routed.people],
+                "skipped": routed.skipped,
+            }
+            for routed in ([] if asked.automatic else asked.steps)
+        ],
+        "starts_at": asked.starts_at,
+        "ends_at": asked.ends_at,
+        "pending_until": None if at_once else pending_until,
+        "max_duration": asked.effective.max_duration,
+        "may_break_glass": asked.may_break_glass,
+        "reviewer_sees": {
+            "differences": differences(asked.profile, asked.duration, asked.scope.models)
+        },
+        "revocation": asked.profile.revocation,
+        "needs_factor_within": asked.effective.requester_factor_age,
+    }

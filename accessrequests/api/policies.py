@@ -1,0 +1,151 @@
+"""Policies: read by those who see everything, changed by administrators in person."""
+
+from typing import Any
+
+import django_filters
+from django.db.models import QuerySet
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from rest_framework import mixins, serializers, status
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accessrequests import actions
+from accessrequests.actions.policies import NOTE_LENGTH
+from accessrequests.api.reviews import IN_PERSON, check_person
+from accessrequests.models import Policy, PolicyVersion
+from accessrequests.permissions import check_administer
+from accessrequests.policy.document import json_schema, parse
+from accounts.api import StrictSerializer, VisibleViewSet, caller
+from broker.errors import InvalidInput, NotFound
+
+ALONE = "Changing a policy takes a signed-in administrator: an API token alone changes none."
+
+
+class PolicySerializer(serializers.ModelSerializer[Policy]):
+    name = serializers.CharField(source="current.document.name", read_only=True)
+    version = serializers.IntegerField(source="current.number", read_only=True)
+    document = serializers.DictField(
+        source="current.document", read_only=True, help_text="see `/api/v1/policies/schema/`"
+    )
+    changed_at = serializers.DateTimeField(source="current.created_at", read_only=True)
+    changed_by = serializers.CharField(source="current.created_by", read_only=True)
+
+    class Meta:
+        model = Policy
+        fields = (
+            "slug",
+            "name",
+            "version",
+            "document",
+            "changed_at",
+            "changed_by",
+            "retired_at",
+        )
+        read_only_fields = fields
+
+
+class VersionSerializer(serializers.ModelSerializer[PolicyVersion]):
+    document = serializers.DictField(read_only=True)
+
+    class Meta:
+        model = PolicyVersion
+        fields = ("number", "note", "created_at", "created_by", "document")
+        read_only_fields = fields
+
+
+class SaveSerializer(StrictSerializer):
+    document = serializers.JSONField(help_text="see `/api/v1/policies/schema/`")
+    note = serializers.CharField(
+        required=False, allow_blank=True, max_length=NOTE_LENGTH, help_text="why it is changed"
+    )
+
+
+class PolicyFilter(django_filters.FilterSet):
+    retired = django_filters.BooleanFilter(
+        field_name="retired_at", lookup_expr="isnull", exclude=True, label="whether it is retired"
+    )
+
+
+class PolicyViewSet(mixins.ListModelMixin, VisibleViewSet[Policy]):
+    """Policies, as they are now. For auditors and administrators."""
+
+    queryset = Policy.objects.filter(current__isnull=False).select_related("current").order_by()
+    serializer_class = PolicySerializer
+    filterset_class: Any = PolicyFilter
+    lookup_field = "slug"
+    lookup_value_converter = "slug"
+
+    def get_object(self) -> Policy:
+        rows: QuerySet[Policy] = self.get_queryset()
+        row = rows.filter(slug=self.kwargs["slug"]).first()
+        if row is None:
+            raise NotFound(kind="policy", id=self.kwargs["slug"])
+        return row
+
+    def _check_may_change(self, request: Request) -> None:
+        user = caller(request)
+        if not user.sees_everything:
+            raise NotFound(kind="policy", id=self.kwargs["slug"])
+        check_administer(user)
+        check_person(request, ALONE)
+
+    def retrieve(self, request: Request, slug: str) -> Response:  # noqa: ARG002
+        return Response(PolicySerializer(self.get_object()).data)
+
+    @extend_schema(
+        request=SaveSerializer,
+        responses={200: PolicySerializer, 201: PolicySerializer},
+        auth=IN_PERSON,
+    )
+    def update(self, request: Request, slug: str) -> Response:
+        """Make this the policy's next version; where nothing differs, nothing is written. What is
+        wrong is named by its key in the document. Takes an administrator's session."""
+        self._check_may_change(request)
+        body = SaveSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        new = not self.get_queryset().filter(slug=slug).exists()
+        try:
+            document = parse(body.validated_data["document"])
+        except InvalidInput as error:
+            raise InvalidInput(_in_body(error.errors)) from error
+        if document.slug != slug:
+            raise InvalidInput({"document.slug": f"Must be {slug}, as in the address."})
+        note = body.validated_data.get("note", "")
+        try:
+            actions.save_policy(by=caller(request), document=document, note=note)
+        except InvalidInput as error:
+            raise InvalidInput(_in_body(error.errors)) from error
+        return Response(
+            PolicySerializer(self.get_object()).data,
+            status=status.HTTP_201_CREATED if new else status.HTTP_200_OK,
+        )
+
+    @extend_schema(responses={204: None}, auth=IN_PERSON)
+    def destroy(self, request: Request, slug: str) -> Response:
+        """Retire a policy: what it governed takes one reviewer of the profile again. Takes an
+        administrator's session."""
+        self._check_may_change(request)
+        actions.retire_policy(by=caller(request), slug=slug)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @extend_schema(responses={200: VersionSerializer(many=True)}, filters=False)
+    @action(detail=True, filter_backends=())
+    def versions(self, request: Request, slug: str) -> Response:  # noqa: ARG002
+        """Every text that it ever had, newest first. None of them changes."""
+        rows: Any = self.paginate_queryset(self.get_object().versions.order_by())  # type: ignore[arg-type]
+        return self.get_paginated_response(VersionSerializer(rows, many=True).data)
+
+    @extend_schema(responses={200: OpenApiTypes.OBJECT}, filters=False)
+    @action(detail=False, url_path="schema", pagination_class=None, filter_backends=())
+    def document_schema(self, request: Request) -> Response:  # noqa: ARG002
+        """The JSON Schema (2020-12) of a policy's document."""
+        return Response(json_schema())
+
+
+def _in_body(errors: dict[str, str]) -> dict[str, str]:
+    """Errors by their place in the body; what concerns the whole document is `policy` in it."""
+    return {
+        "document" if key == "policy" else f"document.{key}": text for key, text in errors.items()
+    }

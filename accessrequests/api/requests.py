@@ -1,0 +1,332 @@
+"""Filing, reading, reviewing and cancelling access requests."""
+
+from typing import Any
+
+import django_filters
+from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
+from rest_framework import mixins, serializers, status
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accessrequests import actions
+from accessrequests.api.asking import (
+    DurationField,
+    FileSerializer,
+    PreviewedSerializer,
+    PreviewSerializer,
+    ScopeSerializer,
+    TogetherSerializer,
+    previewed,
+)
+from accessrequests.api.reviews import IN_PERSON, DecideSerializer, ReviewSerializer, check_person
+from accessrequests.api.talking import (
+    CommentSerializer,
+    HandOverSerializer,
+    HandSerializer,
+    SaySerializer,
+)
+from accessrequests.models import AccessRequest, Comment, Grant, Review
+from accessrequests.routing import reviewers_of
+from accessrequests.states import RequestState
+from accounts.api import VisibleViewSet, caller, check_empty
+from accounts.factors import proved_at
+from accounts.models import User
+from audit import clock
+
+
+class AppliedSerializer(serializers.Serializer[Any]):
+    slug = serializers.CharField()
+    name = serializers.CharField()
+    version = serializers.IntegerField(help_text="0 is the built-in one")
+
+
+class StepSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    needed = serializers.IntegerField(help_text="approvals by so many different people")
+    given = serializers.IntegerField()
+    approved_by = serializers.ListField(child=serializers.EmailField())
+    skipped = serializers.BooleanField(help_text="by the policy's own condition")
+    state = serializers.ChoiceField(
+        choices=["skipped", "approved", "denied", "waiting", "to_come", "not_needed"]
+    )
+
+
+class OwedSerializer(serializers.Serializer[Any]):
+    until = serializers.DateTimeField()
+    done_at = serializers.DateTimeField(allow_null=True)
+
+
+class RequestRows(serializers.ListSerializer[Any]):
+    """Looks up for all rows at once whom they wait for."""
+
+    def to_representation(self, data: Any) -> Any:
+        rows = list(data)
+        child: Any = self.child
+        child.reviewers = reviewers_of(rows)
+        return super().to_representation(rows)
+
+
+class RequestSerializer(serializers.ModelSerializer[AccessRequest]):
+    requester = serializers.EmailField(source="requester.email", read_only=True)
+    endpoint = serializers.SlugField(source="profile.endpoint.slug", read_only=True)
+    scope = ScopeSerializer(read_only=True)
+    duration = DurationField(read_only=True)
+    extends = serializers.PrimaryKeyRelatedField[Grant](
+        read_only=True, allow_null=True, help_text="the grant that this one's would follow"
+    )
+    together = serializers.UUIDField(
+        read_only=True, allow_null=True, help_text="shared by all that were asked for at once"
+    )
+    policy = serializers.SerializerMethodField(help_text="what applied when it was filed")
+    steps = serializers.SerializerMethodField(help_text="of the policy, in order")
+    waits_for = serializers.SerializerMethodField(help_text="who may decide it at this moment")
+    review_owed = serializers.SerializerMethodField(
+        help_text="of break-glass access: its review afterwards"
+    )
+    grant = serializers.PrimaryKeyRelatedField[Grant](
+        read_only=True, help_text="once approved", allow_null=True
+    )
+    reviewers: dict[object, list[User]] | None = None
+
+    class Meta:
+        model = AccessRequest
+        list_serializer_class = RequestRows
+        fields: tuple[str, ...] = (
+            "id",
+            "state",
+            "profile",
+            "endpoint",
+            "requester",
+            "scope",
+            "duration",
+            "starts_at",
+            "justification",
+            "ticket",
+            "automatic",
+            "break_glass",
+            "extends",
+            "together",
+            "created_at",
+            "pending_until",
+            "decide_by",
+            "policy",
+            "steps",
+            "waits_for",
+            "decided_at",
+            "decided_by",
+            "review_owed",
+            "grant",
+        )
+        read_only_fields = fields
+
+    @extend_schema_field(AppliedSerializer(many=True))
+    def get_policy(self, request: AccessRequest) -> list[dict[str, Any]]:
+        return [
+            {"slug": each["slug"], "name": each["name"], "version": each["version"]}
+            for each in request.policy["policies"]
+        ]
+
+    @extend_schema_field(StepSerializer(many=True))
+    def get_steps(self, request: AccessRequest) -> list[dict[str, Any]]:
+        return [_step(request, at, needs) for at, needs in enumerate(request.policy["steps"])]
+
+    @extend_schema_field(serializers.ListField(child=serializers.EmailField()))
+    def get_waits_for(self, request: AccessRequest) -> list[str]:
+        found = self.reviewers if self.reviewers is not None else reviewers_of([request])
+        done = {review.reviewer_id for review in request.reviews.all()}
+        return [person.email for person in found[request.pk] if person.pk not in done]
+
+    @extend_schema_field(OwedSerializer(allow_null=True))
+    def get_review_owed(self, request: AccessRequest) -> dict[str, Any] | None:
+        if not request.break_glass:
+            return None
+        return dict(
+            OwedSerializer({"until": request.decide_by, "done_at": request.reviewed_at}).data
+        )
+
+    def to_representation(self, instance: AccessRequest) -> dict[str, Any]:
+        grant = getattr(instance, "grant", None)
+        instance.grant_id = grant.pk if grant else None  # type: ignore[attr-defined]
+        return super().to_representation(instance)
+
+
+def _step(request: AccessRequest, at: int, needs: dict[str, Any]) -> dict[str, Any]:
+    reviews = [review for review in request.reviews.all() if review.step == at]
+    by = [r.reviewer.email for r in reviews if r.verdict == Review.Verdict.APPROVE]
+    pending = request.state == RequestState.PENDING
+    owed = request.break_glass and request.reviewed_at is None
+    # What break-glass access owes is one review, whatever the policy asks for beforehand.
+    enough = 1 if request.break_glass else needs["approvals"]
+    if needs["skipped"]:
+        state = "skipped"
+    elif len(by) < len(reviews):
+        state = "denied"
+    elif len(by) >= enough:
+        state = "approved"
+    elif (pending or owed) and at == request.step:
+        state = "waiting"
+    else:
+        state = "to_come" if pending else "not_needed"
+    return {
+        "name": needs["name"],
+        "needed": needs["approvals"],
+        "given": len(by),
+        "approved_by": by,
+        "skipped": needs["skipped"],
+        "state": state,
+    }
+
+
+class RequestFilter(django_filters.FilterSet):
+    state = django_filters.ChoiceFilter(choices=RequestState.choices)
+    profile = django_filters.UUIDFilter()
+    endpoint = django_filters.CharFilter(field_name="profile__endpoint__slug", label="its slug")
+    requester = django_filters.CharFilter(field_name="requester__email", label="their e-mail")
+    ticket = django_filters.CharFilter()
+    automatic = django_filters.BooleanFilter()
+    break_glass = django_filters.BooleanFilter()
+    extends = django_filters.UUIDFilter()
+    together = django_filters.UUIDFilter()
+
+
+# What a request is shown with, in a constant number of queries.
+SHOWN = AccessRequest.objects.select_related(
+    "profile__endpoint", "requester", "grant"
+).prefetch_related("reviews__reviewer")
+
+
+@extend_schema_view(
+    create=extend_schema(request=FileSerializer, responses={201: RequestSerializer}),
+)
+class RequestViewSet(
+    mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewSet[AccessRequest]
+):
+    """Access requests: the caller's own, and those that they may review."""
+
+    queryset = SHOWN.order_by()
+    serializer_class = RequestSerializer
+    filterset_class = RequestFilter
+
+    def create(self, request: Request) -> Response:
+        """Ask for access. Where the policy decides by itself, the answer has its grant already."""
+        body = FileSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        asked = dict(body.validated_data)
+        filed = actions.file_request(
+            by=caller(request),
+            profile_id=asked.pop("profile"),
+            factor_at=proved_at(request),
+            **asked,
+        )
+        return Response(
+            RequestSerializer(self.get_queryset().get(pk=filed.pk)).data,
+            status=status.HTTP_201_CREATED,
+        )
+
+    @extend_schema(request=PreviewSerializer, responses={200: PreviewedSerializer})
+    @action(detail=False, methods=["post"], filter_backends=())
+    def preview(self, request: Request) -> Response:
+        """What an ask would come to: may I, why not, who would have to approve, until when. What
+        policy refuses is in the answer. Writes nothing."""
+        body = PreviewSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        asked = dict(body.validated_data)
+        found = previewed(caller(request), asked.pop("profile"), asked, clock.now())
+        return Response(PreviewedSerializer(found).data)
+
+    @extend_schema(
+        request=TogetherSerializer, responses={201: RequestSerializer(many=True)}, filters=False
+    )
+    @action(detail=False, methods=["post"], pagination_class=None, filter_backends=())
+    def together(self, request: Request) -> Response:
+        """Ask for several profiles at once: a request and a review for each. All are filed or
+        none; what is wrong is named by profile and field."""
+        body = TogetherSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        asked = dict(body.validated_data)
+        filed = actions.file_together(
+            by=caller(request),
+            profile_ids=asked.pop("profiles"),
+            factor_at=proved_at(request),
+            **asked,
+        )
+        rows = self.get_queryset().in_bulk([row.pk for row in filed])
+        shown = [rows[row.pk] for row in filed]
+        return Response(RequestSerializer(shown, many=True).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(methods=["get"], responses=ReviewSerializer(many=True), filters=False)
+    @extend_schema(
+        methods=["post"],
+        request=DecideSerializer,
+        responses={201: ReviewSerializer},
+        auth=IN_PERSON,
+    )
+    @action(detail=True, methods=["get", "post"], pagination_class=None, filter_backends=())
+    def reviews(self, request: Request, pk: str) -> Response:
+        """The verdicts on a request; POST adds the caller's own, which takes a person's session."""
+        if request.method == "GET":
+            rows = self.get_object().reviews.select_related("reviewer")
+            return Response(ReviewSerializer(rows, many=True).data)
+        self.get_object()
+        check_person(request)
+        body = DecideSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        said = dict(body.validated_data)
+        review = actions.review_request(
+            by=caller(request),
+            request_id=pk,
+            verdict=Review.Verdict(said.pop("verdict")),
+            factor_at=proved_at(request),
+            **said,
+        )
+        return Response(ReviewSerializer(review).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(methods=["get"], responses=CommentSerializer(many=True), filters=False)
+    @extend_schema(methods=["post"], request=SaySerializer, responses={201: CommentSerializer})
+    @action(detail=True, methods=["get", "post"], pagination_class=None, filter_backends=())
+    def comments(self, request: Request, pk: str) -> Response:
+        """What was said about a request, oldest first; POST adds a comment, or a question to its
+        requester."""
+        if request.method == "GET":
+            rows = self.get_object().comments.select_related("author")
+            return Response(CommentSerializer(rows, many=True).data)
+        self.get_object()
+        body = SaySerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        row = actions.comment(
+            by=caller(request),
+            request_id=pk,
+            text=body.validated_data["text"],
+            kind=Comment.Kind(body.validated_data.get("kind", Comment.Kind.COMMENT)),
+        )
+        return Response(CommentSerializer(row).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(methods=["get"], responses=HandOverSerializer(many=True), filters=False)
+    @extend_schema(methods=["post"], request=HandSerializer, responses={201: HandOverSerializer})
+    @action(
+        detail=True,
+        methods=["get", "post"],
+        url_path="hand-over",
+        pagination_class=None,
+        filter_backends=(),
+    )
+    def hand_over(self, request: Request, pk: str) -> Response:
+        """Who asked whom to decide in their place; POST asks another reviewer. Who may decide
+        stays as it is."""
+        if request.method == "GET":
+            rows = self.get_object().hand_overs.select_related("by", "to")
+            return Response(HandOverSerializer(rows, many=True).data)
+        self.get_object()
+        body = HandSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        row = actions.hand_over(by=caller(request), request_id=pk, **body.validated_data)
+        return Response(HandOverSerializer(row).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(request=None, responses={200: RequestSerializer})
+    @action(detail=True, methods=["post"])
+    def cancel(self, request: Request, pk: str) -> Response:
+        """Take one's own pending request back."""
+        check_empty(request)
+        actions.cancel_request(by=caller(request), request_id=pk)
+        return Response(RequestSerializer(self.get_object()).data)
