@@ -1,5 +1,6 @@
 """Every route as everybody: with a session and its CSRF token, with an API token, and as nobody."""
 
+import datetime as dt
 import json
 import re
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ import pytest
 from django.db import transaction
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from accessrequests.models import AccessRequest, Grant
+from accessrequests.actions import note_absence
+from accessrequests.models import Absence, AccessRequest, Grant, Policy
 from accessrequests.states import RequestState
 from accounts.models import User
+from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
 from credentials.actions import check_out
@@ -36,6 +39,9 @@ class Scene:
     credential: Credential
     event: AuditEvent
     notification: Notification
+    policy: Policy
+    absence: Absence
+    colleague: User
     people: dict[str, User]
 
     def path(self, template: str) -> str:
@@ -47,6 +53,8 @@ class Scene:
             credential=self.credential.pk,
             event=self.event.pk,
             notification=self.notification.pk,
+            policy=self.policy.slug,
+            absence=self.absence.pk,
         )
 
 
@@ -66,6 +74,9 @@ def scene(world: World) -> Scene:
         credential,
         AuditEvent.objects.filter(event=Event.REQUEST_FILED).about(pending.pk).get(),
         notification,
+        world.policy(profile=profile),
+        note_absence(by=holder, ends_at=clock.now() + dt.timedelta(days=1)),
+        world.person(profile.reviewers),
         {
             "holder": holder,
             "teammate": world.person(profile.requesters),
@@ -82,7 +93,7 @@ def row(*statuses: int) -> dict[str, int]:
     return dict(zip(ACTORS, statuses, strict=True))
 
 
-READ, WRITE, REPLACE = "GET", "POST", "PUT"
+READ, WRITE, REPLACE, REMOVE = "GET", "POST", "PUT", "DELETE"
 #                                            holder mate revw ownr audt admn strngr
 MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (READ, "endpoints/"): row(200, 200, 200, 200, 200, 200, 200),
@@ -95,6 +106,15 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (READ, "profiles/{profile}/"): row(200, 200, 200, 200, 200, 200, 404),
     (READ, "requests/{pending}/"): row(200, 404, 200, 404, 200, 200, 404),
     (READ, "requests/{pending}/reviews/"): row(200, 404, 200, 404, 200, 200, 404),
+    (READ, "requests/{pending}/comments/"): row(200, 404, 200, 404, 200, 200, 404),
+    (READ, "requests/{pending}/hand-over/"): row(200, 404, 200, 404, 200, 200, 404),
+    (READ, "approvals/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "approvals/decided/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "absences/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "policies/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "policies/schema/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "policies/{policy}/"): row(404, 404, 404, 404, 200, 200, 404),
+    (READ, "policies/{policy}/versions/"): row(404, 404, 404, 404, 200, 200, 404),
     (READ, "grants/{grant}/"): row(200, 404, 200, 200, 200, 200, 404),
     (READ, "credentials/{credential}/"): row(200, 404, 200, 200, 200, 200, 404),
     (READ, "audit/events/{event}/"): row(200, 404, 404, 404, 200, 200, 404),
@@ -103,12 +123,28 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (WRITE, "notifications/{notification}/read/"): row(200, 404, 404, 404, 404, 404, 404),
     (REPLACE, "notification-settings/"): row(200, 200, 200, 200, 200, 200, 200),
     (WRITE, "requests/"): row(201, 201, 400, 400, 400, 400, 400),
+    (WRITE, "requests/preview/"): row(200, 200, 200, 200, 200, 200, 200),
+    (WRITE, "requests/together/"): row(201, 201, 400, 400, 400, 400, 400),
     (WRITE, "requests/{pending}/reviews/"): row(403, 404, 201, 404, 403, 403, 404),
+    (WRITE, "requests/{pending}/comments/"): row(201, 404, 201, 404, 403, 403, 404),
+    (WRITE, "requests/{pending}/hand-over/"): row(403, 404, 201, 404, 403, 403, 404),
+    (WRITE, "reviews/"): row(200, 200, 200, 200, 200, 200, 200),
+    (WRITE, "absences/"): row(400, 201, 201, 201, 201, 201, 201),
+    (REMOVE, "absences/{absence}/"): row(204, 404, 404, 404, 404, 404, 404),
+    (REPLACE, "policies/{policy}/"): row(404, 404, 404, 404, 403, 200, 404),
+    (REMOVE, "policies/{policy}/"): row(404, 404, 404, 404, 403, 204, 404),
     (WRITE, "requests/{pending}/cancel/"): row(200, 404, 403, 404, 403, 403, 404),
     (WRITE, "grants/{grant}/credentials/"): row(201, 404, 403, 403, 403, 403, 404),
     (WRITE, "grants/{grant}/end/"): row(200, 404, 200, 200, 403, 200, 404),
 }
 PUBLIC = {"schema/", "docs/"}
+# A token approves nothing and changes no policy.
+IN_PERSON = {
+    (WRITE, "requests/{pending}/reviews/"),
+    (WRITE, "reviews/"),
+    (REPLACE, "policies/{policy}/"),
+    (REMOVE, "policies/{policy}/"),
+}
 
 
 def templates(patterns: Any, prefix: str = "") -> set[str]:
@@ -118,9 +154,7 @@ def templates(patterns: Any, prefix: str = "") -> set[str]:
         if isinstance(pattern, URLResolver):
             found |= templates(pattern.url_patterns, path)
         elif isinstance(pattern, URLPattern) and path.startswith("api/v1/"):
-            found.add(
-                path.removeprefix("api/v1/").replace("<uuid:pk>", "{}").replace("<int:pk>", "{}")
-            )
+            found.add(re.sub(r"<\w+:\w+>", "{}", path.removeprefix("api/v1/")))
     return found
 
 
@@ -131,11 +165,22 @@ def test_no_route_of_the_api_is_missing_here() -> None:
 
 
 def body_for(template: str, scene: Scene) -> dict[str, Any]:
-    if template == "requests/":
-        return {"profile": str(scene.grant.request.profile_id), "justification": "Ticket 4711."}
-    if template == "notification-settings/":
-        return told()
-    return {"verdict": "approve"} if template.endswith("reviews/") else {}
+    profile = str(scene.grant.request.profile_id)
+    version = scene.policy.current
+    assert version is not None
+    bodies: dict[str, Any] = {
+        "requests/": {"profile": profile, "justification": "Ticket 4711."},
+        "requests/preview/": {"profile": profile},
+        "requests/together/": {"profiles": [profile], "justification": "Ticket 4711."},
+        "requests/{pending}/reviews/": {"verdict": "approve"},
+        "requests/{pending}/comments/": {"text": "Which prompt?"},
+        "requests/{pending}/hand-over/": {"to": scene.colleague.email},
+        "reviews/": {"verdict": "approve", "requests": [str(scene.pending.pk)]},
+        "absences/": {"ends_at": (clock.now() + dt.timedelta(hours=1)).isoformat()},
+        "policies/{policy}/": {"document": version.document | {"name": "Another"}},
+        "notification-settings/": told(),
+    }
+    return bodies.get(template, {})
 
 
 def told() -> dict[str, Any]:
@@ -156,8 +201,8 @@ def undone() -> Iterator[None]:
 @pytest.mark.parametrize(("method", "template"), MATRIX)
 def test_who_may_do_what(method: str, template: str, how: str, scene: Scene) -> None:
     expected = dict(MATRIX[method, template])
-    if how == "token" and template.endswith("reviews/") and method == WRITE:
-        expected["reviewer"] = 403  # a token approves nothing
+    if how == "token" and (method, template) in IN_PERSON:
+        expected = {actor: 403 if each < 400 else each for actor, each in expected.items()}
     path, found = scene.path(template), {}
     for actor, user in scene.people.items():
         with undone():

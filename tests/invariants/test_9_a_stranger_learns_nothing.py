@@ -27,7 +27,7 @@ from tests.world import World
 
 pytestmark = pytest.mark.django_db
 
-GET, POST = "GET", "POST"
+GET, POST, PUT, DELETE = "GET", "POST", "PUT", "DELETE"
 # Every route that names an object, how it's called, and which object it names.
 ROUTES = {
     ("api-endpoint-detail", GET): "endpoint",
@@ -35,7 +35,16 @@ ROUTES = {
     ("api-request-detail", GET): "request",
     ("api-request-reviews", GET): "request",
     ("api-request-reviews", POST): "request",
+    ("api-request-comments", GET): "request",
+    ("api-request-comments", POST): "request",
+    ("api-request-hand-over", GET): "request",
+    ("api-request-hand-over", POST): "request",
     ("api-request-cancel", POST): "request",
+    ("api-absence-detail", DELETE): "absence",
+    ("api-policy-detail", GET): "policy",
+    ("api-policy-detail", PUT): "policy",
+    ("api-policy-detail", DELETE): "policy",
+    ("api-policy-versions", GET): "policy",
     ("api-grant-detail", GET): "grant",
     ("api-grant-credentials", POST): "grant",
     ("api-grant-end", POST): "grant",
@@ -70,6 +79,8 @@ OPEN = {"problem"}
 TEAMMATE_SEES = {"endpoint", "profile", "slug"}
 BODIES = {
     "api-request-reviews": {"verdict": "approve"},
+    "api-request-comments": {"text": "Let me in."},
+    "api-request-hand-over": {"to": "ben@example.com"},
     "request-review": {"verdict": "approve"},
     "request-new": {"justification": "Let me in.", "duration": "60"},
     "grant-extend": {"justification": "Let me stay.", "duration": "60"},
