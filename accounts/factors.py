@@ -42,6 +42,14 @@ seal: Callable[[bytes, str], str] = _no_vault
 unseal: Callable[[str, str], bytes] = _no_vault
 
 
+def _nobody_told(person: User, what: str) -> None:
+    """Until `notifications`, a layer above this one too, sets `tell`."""
+
+
+# Tells the person, in the transaction that changes their factor, in case it wasn't them.
+tell: Callable[[User, str], None] = _nobody_told
+
+
 def proved_at(request: HttpRequest) -> dt.datetime | None:
     """When the person of this session last proved their second factor, by the database's clock.
 
@@ -98,6 +106,7 @@ def add(*, by: User, sealed: str, code: str, proof: dt.datetime | None) -> dt.da
         Totp.objects.create(person=by, sealed=sealed, last_step=step)
         _end_sessions(by)
         record(Event.FACTOR_ADDED, by=by, replaced=bool(replaced))
+        tell(by, "replaced" if replaced else "set up")
     return now
 
 
@@ -153,6 +162,7 @@ def remove(*, by: User | None, person: User, proof: dt.datetime | None = None) -
         raise NotFound(f"{person} has no second factor.")
     _end_sessions(person)
     record(Event.FACTOR_REMOVED, by=by, about=person)
+    tell(person, "removed")
 
 
 def _end_sessions(person: User) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from django.conf import settings
 from django.db import transaction
+from django.urls import reverse
 
 from accounts.models import User
 from audit import clock
@@ -118,3 +119,16 @@ def _deliveries(row: Notification, now: dt.datetime) -> Iterable[Delivery]:
             next_attempt_at=now,
             give_up_at=now + PATIENCE,
         )
+
+
+def factor_changed(person: User, what: str) -> None:
+    """Tell a person that their second factor was set up, replaced or removed."""
+    notify(
+        Kind.FACTOR_CHANGED,
+        to=[person],
+        about=person,
+        path=reverse("factor"),
+        sentence=f"Your second factor was {what}",
+        quote="If that wasn’t you, tell an administrator at once.",
+        occasion=clock.now().isoformat(timespec="milliseconds"),
+    )

@@ -455,3 +455,14 @@ def test_a_row_of_another_person_can_not_be_unsealed(
 def test_postgresql_takes_no_clear_secret(user: User) -> None:
     with pytest.raises(IntegrityError, match="totp_secret_is_sealed"), transaction.atomic():
         Totp.objects.create(person=user, sealed="JBSWY3DPEHPK3PXP", last_step=0)
+
+
+def test_the_person_is_told_of_each_change_of_their_factor(client: Client, user: User) -> None:
+    client.force_login(user)
+    set_up(client)
+    factors.remove(by=None, person=user)
+    told = user.notifications.order_by("at").values_list("kind", "sentence")
+    assert list(told) == [
+        ("factor_changed", "Your second factor was set up"),
+        ("factor_changed", "Your second factor was removed"),
+    ]
