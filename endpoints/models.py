@@ -122,7 +122,8 @@ class AccessProfiles(models.QuerySet["AccessProfile"]):
 
     def open_to(self, user: User) -> "AccessProfiles":
         """What this person may ask for at this moment."""
-        groups = Membership.objects.filter(user=user).values("group")
+        # By the rows: who was deactivated since this process loaded them asks for nothing.
+        groups = Membership.objects.filter(user=user, user__is_active=True).values("group")
         return self.filter(
             requesters__in=groups, retired_at=None, endpoint__retired_at=None
         ).select_related("endpoint", "reviewers")

@@ -157,6 +157,17 @@ def test_a_reviewer_who_lost_their_right_approves_nothing(
     assert request_.state == RequestState.PENDING
 
 
+def test_a_requester_deactivated_while_their_call_runs_gets_nothing(
+    request_: AccessRequest,
+) -> None:
+    """Break-glass and automatic grants begin with the ask, so the ask must look at the rows."""
+    requester = User.objects.get(pk=request_.requester_id)
+    deactivate_user(by=None, user=User.objects.get(pk=requester.pk))
+    assert requester.is_active, "still so in this process"
+    with pytest.raises(InvalidInput, match="no such profile"):
+        file_request(by=requester, profile_id=request_.profile_id, justification="Quickly.")
+
+
 def test_a_reviewer_deactivated_while_their_call_runs_approves_nothing(
     request_: AccessRequest, reviewer: User
 ) -> None:
