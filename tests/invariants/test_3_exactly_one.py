@@ -1,5 +1,6 @@
 """Each race is run by real threads on connections of their own, past one barrier."""
 
+import datetime as dt
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -7,19 +8,37 @@ from typing import Any
 import pytest
 from django.db import IntegrityError
 
-from accessrequests.actions import cancel_request, expire_requests, review_request
-from accessrequests.models import AccessRequest, Grant, Review
+from accessrequests.actions import (
+    cancel_request,
+    chase,
+    expire_requests,
+    file_request,
+    file_together,
+    retire_policy,
+    review_request,
+    save_policy,
+)
+from accessrequests.models import AccessRequest, Grant, PolicyVersion, Review
+from accessrequests.policy.document import parse
 from accessrequests.states import RequestState
 from accounts.models import User
 from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
-from broker.errors import AlreadyDecided, CheckoutInProgress, Conflict, KeyturnError, NotLive
+from broker.errors import (
+    AlreadyDecided,
+    CheckoutInProgress,
+    Conflict,
+    InvalidInput,
+    KeyturnError,
+    NotLive,
+)
 from credentials import actions, vault
 from credentials.actions import CheckedOut, check_out, end_grant
 from credentials.live import live
 from credentials.models import Credential
 from credentials.states import CredentialState
+from tests.accessrequests.policies import govern, step
 from tests.invariants.races import at_once
 from tests.invariants.target import assert_proven_gone, token_of, tokens_of, wait_out
 from tests.servers import Servers
@@ -89,8 +108,6 @@ def test_approving_and_cancelling_at_once(attempt: int, world: World) -> None:
 
 
 def test_approving_what_expires_at_that_moment(world: World) -> None:
-    import datetime as dt
-
     request = world.request()
     reviewer = world.person(request.profile.reviewers)
     move(request, pending_until=clock.now() + dt.timedelta(seconds=0.05) - request.pending_until)
@@ -100,6 +117,185 @@ def test_approving_what_expires_at_that_moment(world: World) -> None:
     assert Grant.objects.filter(request=request).count() == (request.state == "approved")
     events = events_of(request)
     assert events[Event.REQUEST_APPROVED] + events[Event.REQUEST_EXPIRED] == 1
+
+
+# ── Policies of several approvals ───────────────────────────────────────────────────────────────
+
+
+def test_200_reviews_at_once_of_a_step_for_two_of_three(world: World) -> None:
+    profile = world.profile()
+    people = [world.person(profile.reviewers) for _ in range(3)]
+    govern(profile, step(approvals=2))
+    request = world.request(profile=profile, reviewer=people[0])
+    outcomes = at_once([review(people[n % 3], request) for n in range(200)])
+    counted = Review.objects.filter(request=request)
+    assert counted.count() == 2
+    assert len({each.reviewer_id for each in counted}) == 2
+    assert Grant.objects.filter(request=request).count() == 1
+    lost = [each for each in outcomes if isinstance(each, Exception)]
+    assert len(lost) == 198
+    # Either it was decided, or this person had approved already.
+    assert {type(each) for each in lost} <= {AlreadyDecided, Conflict}, Counter(map(repr, lost))
+    events = events_of(request)
+    assert (events[Event.REQUEST_REVIEWED], events[Event.REQUEST_APPROVED]) == (1, 1)
+    assert events[Event.GRANT_STARTED] == 1
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_the_approvals_of_two_steps_at_once(attempt: int, world: World) -> None:
+    """Whoever is of the second step can't have been asked yet, or completes it: never both at once
+    for one step, and never a grant by one."""
+    profile, second = world.profile(), world.group()
+    one, two = world.person(profile.reviewers), world.person(second)
+    govern(profile, step(), step(second, name="Security"))
+    request = world.request(profile=profile, reviewer=one)
+    outcomes = at_once([review(two, request), review(one, request)] * 5)
+    rows = Review.objects.filter(request=request)
+    assert sorted(rows.values_list("step", flat=True)) == list(range(rows.count()))
+    granted = Grant.objects.filter(request=request).exists()
+    assert granted == (rows.count() == 2)
+    assert all(isinstance(each, Review | KeyturnError) for each in outcomes), outcomes
+    if not granted:
+        review(two, request)()
+    assert Grant.objects.filter(request=request).count() == 1
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_approving_denying_and_cancelling_at_once_under_a_quorum(
+    attempt: int, world: World
+) -> None:
+    profile = world.profile()
+    people = [world.person(profile.reviewers) for _ in range(3)]
+    govern(profile, step(approvals=2))
+    request = world.request(profile=profile, reviewer=people[0])
+    cancel = partial(cancel_request, by=request.requester, request_id=request.pk)
+    calls = [review(people[0], request), review(people[1], request)]
+    outcomes = at_once([*calls, review(people[2], request, DENY), cancel])
+    request.refresh_from_db()
+    assert all(not isinstance(e, Exception) or isinstance(e, AlreadyDecided) for e in outcomes)
+    events = events_of(request)
+    decided = [Event.REQUEST_APPROVED, Event.REQUEST_DENIED, Event.REQUEST_CANCELLED]
+    assert sum(events[each] for each in decided) == 1
+    assert Grant.objects.filter(request=request).count() == (request.state == "approved")
+    if request.state == RequestState.APPROVED:
+        assert Review.objects.filter(request=request, verdict=APPROVE).count() == 2
+
+
+def test_extending_a_grant_20_times_at_once_files_one(world: World) -> None:
+    grant = world.grant()
+    ask = partial(
+        file_request,
+        by=grant.holder,
+        profile_id=grant.request.profile_id,
+        justification="It takes longer.",
+        extends=grant.pk,
+    )
+    outcomes = at_once([ask] * 20)
+    filed = [each for each in outcomes if isinstance(each, AccessRequest)]
+    assert len(filed) == 1, outcomes
+    assert {type(each) for each in outcomes} == {AccessRequest, InvalidInput}
+    assert grant.extensions.count() == 1
+
+
+def test_filing_together_at_once_leaves_whole_sets(world: World) -> None:
+    group = world.group()
+    profiles = [world.profile(requesters=group) for _ in range(3)]
+    for profile in profiles:
+        world.person(profile.reviewers)
+    by, ids = world.person(group), [profile.pk for profile in profiles]
+    calls = [
+        partial(file_together, by=by, profile_ids=order, justification="Ticket 4711.")
+        for order in (ids, ids[::-1])
+    ]
+    outcomes = at_once(calls * 4)
+    assert not [each for each in outcomes if isinstance(each, Exception)], outcomes
+    sets = Counter(AccessRequest.objects.filter(requester=by).values_list("together", flat=True))
+    assert list(sets.values()) == [3] * 8
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_two_reviews_of_break_glass_access_at_once_are_one(attempt: int, world: World) -> None:
+    profile, called = world.profile(), world.group()
+    people = [world.person(profile.reviewers) for _ in range(2)]
+    govern(profile, break_glass={"groups": [called.slug]})
+    request = file_request(
+        by=world.person(profile.requesters, called),
+        profile_id=profile.pk,
+        justification="It burns.",
+        break_glass=True,
+    )
+    outcomes = at_once([review(people[0], request), review(people[1], request, DENY)])
+    won = [each for each in outcomes if isinstance(each, Review)]
+    lost = [each for each in outcomes if not isinstance(each, Review)]
+    assert len(won) == 1, outcomes
+    assert isinstance(lost[0], AlreadyDecided)
+    assert Review.objects.get(request=request) == won[0]
+    request.grant.refresh_from_db()
+    assert (request.grant.state == "ended") == (won[0].verdict == DENY)
+    assert events_of(request)[Event.BREAK_GLASS_REVIEWED] == 1
+
+
+def test_saving_a_policy_20_times_at_once_numbers_each_once(world: World) -> None:
+    profile = world.profile()
+    world.person(profile.reviewers)
+    policy = govern(profile)
+    text = policy.current.document  # type: ignore[union-attr]
+    calls = [
+        partial(save_policy, by=None, document=parse(text | {"description": f"Edit {n}"}))
+        for n in range(20)
+    ]
+    outcomes = at_once([*calls, partial(retire_policy, by=None, slug=policy.slug)])
+    assert not [each for each in outcomes if isinstance(each, Exception)], outcomes
+    numbers = PolicyVersion.objects.filter(policy=policy).values_list("number", flat=True)
+    assert sorted(numbers) == list(range(1, 22))
+    policy.refresh_from_db()
+    assert policy.current.number == 21  # type: ignore[union-attr]
+    assert policy.bindings.count() == (policy.retired_at is None)
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_two_policies_claim_a_profile_at_once(attempt: int, world: World) -> None:
+    """One has it; the other is told so, and nothing fails in between."""
+    profile = world.profile()
+    world.person(profile.reviewers)
+    where = {"profiles": [f"{profile.endpoint.slug}/{profile.slug}"]}
+    calls = [
+        partial(
+            save_policy,
+            by=None,
+            document=parse(
+                {
+                    "slug": f"{profile.slug}-{n}",
+                    "name": "Mine",
+                    "steps": [step()],
+                    "applies_to": where,
+                }
+            ),
+        )
+        for n in range(4)
+    ]
+    outcomes = at_once(calls)
+    lost = [each for each in outcomes if isinstance(each, Exception)]
+    assert len(lost) == 3
+    for error in lost:
+        assert isinstance(error, InvalidInput), repr(error)
+        assert "governs" in error.errors["applies_to.profiles.0"]
+
+
+def test_sweeps_at_once_chase_everything_once(world: World) -> None:
+    profile, fallback = world.profile(), world.group()
+    world.person(fallback)
+    govern(profile, step(escalation=[{"after": "PT1H", "to": {"groups": [fallback.slug]}}]))
+    request = world.request(profile=profile)
+    move(request, escalate_at=dt.timedelta(hours=-2), step_since=dt.timedelta(hours=-2))
+    outcomes = at_once([chase] * 8)
+    assert not [each for each in outcomes if isinstance(each, Exception)], outcomes
+    request.refresh_from_db()
+    assert (request.escalations, request.escalate_at) == (1, None)
+    assert events_of(request)[Event.REQUEST_ESCALATED] == 1
+
+
+# ── Check-outs and ends ─────────────────────────────────────────────────────────────────────────
 
 
 def test_100_check_outs_at_once_leave_one_live_credential(
