@@ -5,6 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 
+def _utc(moment: dt.datetime) -> dt.datetime:
+    """The same moment as CEL takes it: the library refuses zones other than fixed offsets."""
+    try:
+        return moment.astimezone(dt.UTC)
+    except OverflowError:  # within a day of the calendar's ends, which no limit allows
+        return moment.replace(tzinfo=dt.UTC)
+
+
 @dataclass(frozen=True)
 class Facts:
     """One ask, by one requester, on one endpoint, at one moment."""
@@ -43,7 +51,7 @@ class Facts:
                 "models": sorted(self.models),
                 "ticket": self.ticket,
                 "justification": self.justification,
-                "starts_at": self.starts_at or self.now,
+                "starts_at": _utc(self.starts_at or self.now),
                 "scheduled": self.starts_at is not None,
                 "extension": self.extension,
                 "break_glass": self.break_glass,
@@ -55,5 +63,5 @@ class Facts:
                 "risk": self.risk,
                 "connected_systems": list(self.connected_systems),
             },
-            "now": self.now,
+            "now": _utc(self.now),
         }
