@@ -4,6 +4,7 @@ from typing import Any
 
 from django import forms
 from django.utils import timezone
+from django.utils.html import format_html, format_html_join
 
 from accessrequests.actions import JUSTIFICATION_LENGTH, REASON_LENGTH
 from accessrequests.actions.asking import TICKET_LENGTH
@@ -142,6 +143,16 @@ class RequestForm(forms.Form):
             "Approved later than that, it begins at the approval."
         )
 
+    def usual_start(self) -> str:
+        """What its widget starts with: tomorrow at nine, or the next full hour."""
+        if "starts_at" not in self.fields:
+            return ""
+        now = timezone.localtime(clock.now())
+        nine = (now + dt.timedelta(days=1)).replace(hour=9, minute=0)
+        hour = (now + dt.timedelta(hours=1)).replace(minute=0)
+        fits = [start for start in (nine, hour) if start <= now + self.latest_start]
+        return f"{fits[0]:{MOMENT}}" if fits else ""
+
     def _offer_ticket(self, tickets: Sequence[Ticket]) -> None:
         if not tickets:
             del self.fields["ticket"]
@@ -149,7 +160,8 @@ class RequestForm(forms.Form):
         self.fields["ticket"].required = any(ticket.required for ticket in tickets)
         patterns = list(dict.fromkeys(ticket.pattern for ticket in tickets if ticket.pattern))
         if patterns:
-            self.fields["ticket"].help_text = f"Must match {' and '.join(patterns)}."
+            shown = format_html_join(" and ", "<code>{}</code>", ((each,) for each in patterns))
+            self.fields["ticket"].help_text = format_html("Must match {}", shown)
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
@@ -216,6 +228,11 @@ class AbsenceForm(forms.Form):
         help_text="For your own list.",
         widget=forms.TextInput(attrs={"class": "form-control"}),
     )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        zone = f"{timezone.localtime(clock.now()):%Z}"
+        self.fields["ends_at"].help_text = f"Both in your time zone, {zone}."
 
 
 class ReviewForm(forms.Form):

@@ -44,8 +44,22 @@ def steps_in_words(asked: Preview) -> list[StepWords]:
             continue
         place += 1
         notes = [f"Step {place} of {needed}: {routed.step.name}"] if needed > 1 else []
-        found.append(_step(routed, asked.profile, notes))
+        words = _step(routed, asked.profile, notes)
+        if place == needed:
+            ends = " or when your access ends" if asked.extends is not None else ""
+            words.notes.append(
+                f"Undecided, it expires after {duration(asked.pending_timeout)}{ends}"
+            )
+        found.append(words)
     return found
+
+
+def told_at_once(asked: Preview) -> list[str]:
+    """Who is told when this is taken before a review: whom it goes past, and the owner."""
+    told = {person.pk: person for routed in asked.needed for person in routed.people}
+    owner = asked.profile.endpoint.owner
+    told.setdefault(owner.pk, owner)
+    return some_of(told.values())
 
 
 def _step(routed: RoutedStep, profile: AccessProfile, notes: list[str]) -> StepWords:

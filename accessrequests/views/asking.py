@@ -17,7 +17,7 @@ from accessrequests.dossier import differences
 from accessrequests.facts import effective_for
 from accessrequests.forms import OTHER, RequestForm, minutes
 from accessrequests.models import AccessRequest, Grant
-from accessrequests.outlook import cost, some_of, steps_in_words
+from accessrequests.outlook import cost, steps_in_words, told_at_once
 from accessrequests.policy.effective import Effective
 from accounts.door import fetch
 from accounts.factors import proved_at
@@ -91,6 +91,7 @@ class Desk:
             "duration": number if is_shown else OTHER,
             "minutes": None if is_shown else number,
             "begin": "",
+            "starts_at": form.usual_start(),
             "models": sorted(self.models & frozenset(models or ()) or usual),
             "ticket": ticket,
             "justification": justification,
@@ -172,13 +173,15 @@ def _preview(request: HttpRequest, desk: Desk, form: RequestForm) -> dict[str, A
         except InvalidInput as error:
             errors = error.errors
         else:
-            told = {person.pk: person for step in asked.steps for person in step.people}
             return {
                 "asked": asked,
                 "scheduled": ask["starts_at"] is not None,
                 "steps": steps_in_words(asked),
-                "told": some_of(told.values()),
-                "difference": differences(desk.profile, asked.duration, asked.scope.models),
+                "told": told_at_once(asked) if asked.break_glass else [],
+                # Nobody decides by it where it's decided without them.
+                "difference": []
+                if asked.automatic or asked.break_glass
+                else differences(desk.profile, asked.duration, asked.scope.models),
                 "cost": cost(
                     desk.user, asked, ticket=ask["ticket"], justification=ask["justification"]
                 ),

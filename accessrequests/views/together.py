@@ -111,7 +111,11 @@ def request_together(request: HttpRequest) -> HttpResponseBase:
         preview = _preview(request, chosen, holds, form)
     else:
         form = RequestForm(holds=holds)
-        initial = {"duration": str(minutes(form.usual)), "begin": ""}
+        initial = {
+            "duration": str(minutes(form.usual)),
+            "begin": "",
+            "starts_at": form.usual_start(),
+        }
         form = RequestForm(initial=initial, holds=holds)
         trial = RequestForm(initial, holds=holds)
         trial.is_valid()

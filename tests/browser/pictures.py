@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
+from tests.browser.asking import holdings, paths, stage
 from tests.browser.conftest import DESK, PHONE, Visitor
-from tests.browser.scene import PASSWORD, Scene, build
-from tests.world import UPSTREAM_KEY
+from tests.browser.scene import PASSWORD, Scene, afternoon, build
+from tests.world import UPSTREAM_KEY, World
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "build" / "pictures"
@@ -146,6 +147,30 @@ def test_pictures(
     for shot, file in SHOWN.items():
         if shot.endswith(f"{size}-{theme}"):
             shutil.copy(OUT / f"{shot}.png", ROOT / "docs" / "images" / file)
+    _keep_small(size, theme)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", ["1440", "390"])
+def test_pictures_of_asking(
+    visit: Callable[..., Visitor], world: World, sweep: Any, size: str, theme: str
+) -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
+    at = stage(world, afternoon())
+    held = holdings(at)
+    sweep()
+    ana = visit(dark=theme == "dark", phone=size == "390")
+    ana.sign_in(at.ana)
+    for name, path in paths(at, held).items():
+        ana.go(path)
+        _snap(ana, name, size, theme)
+    page = ana.go(f"/request/{at.strict.pk}/")
+    page.get_by_role("radio", name="Later").check()
+    page.get_by_role("radio", name="2 hours").check()
+    page.get_by_text("wouldn’t need").wait_for()
+    _snap(ana, "ask-strict-more", size, theme)
+    page.get_by_role("button", name="Ask for access").click()
+    _snap(ana, "ask-strict-errors", size, theme)
     _keep_small(size, theme)
 
 

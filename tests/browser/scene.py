@@ -86,7 +86,7 @@ ZONES = (
 )
 
 
-def _afternoon() -> str:
+def afternoon() -> str:
     """A zone where it is afternoon now, so that no picture is about midnight."""
     now = dt.datetime.now(dt.UTC)
     return min(ZONES, key=lambda zone: abs(now.astimezone(ZoneInfo(zone)).hour - 15))
@@ -98,7 +98,7 @@ def build() -> Scene:
     ana, ben, dana, chidi = (
         User.objects.get(email=f"{name}@example.com") for name in ("ana", "ben", "dana", "chidi")
     )
-    User.objects.update(time_zone=_afternoon())
+    User.objects.update(time_zone=afternoon())
     groups = {group.slug: group for group in Group.objects.all()}
 
     def person(email: str, name: str, *slugs: str) -> User:

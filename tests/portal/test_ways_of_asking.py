@@ -3,6 +3,7 @@
 import datetime as dt
 import re
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.urls import reverse
@@ -75,6 +76,29 @@ def test_a_start_that_cannot_be(desk: Any, typed: str, words: str) -> None:
     assert not AccessRequest.objects.filter(profile=profile).exists()
 
 
+def test_a_start_at_the_end_of_the_calendar_where_that_is_later(desk: Any) -> None:
+    client, profile, ana, _ = desk
+    ana.time_zone = "America/Los_Angeles"
+    ana.save(update_fields=["time_zone"])
+    answer = client.post(url(profile), body(begin="later", starts_at="9999-12-31T23:59"))
+    assert answer.status_code == 400
+
+
+def test_conditions_take_a_start_in_any_zone(desk: Any, world: World) -> None:
+    client, profile, ana, _ = desk
+    ana.time_zone = "Pacific/Auckland"
+    ana.save(update_fields=["time_zone"])
+    world.policy(
+        profile=profile,
+        auto_approve_when="request.scheduled && request.starts_at > now",
+        limits={"latest_start": "P7D"},
+    )
+    starts = timezone.now() + dt.timedelta(days=2)
+    typed = f"{starts.astimezone(ZoneInfo(ana.time_zone)):%Y-%m-%dT%H:%M}"
+    client.post(url(profile), body(begin="later", starts_at=typed))
+    assert AccessRequest.objects.get(requester=ana).automatic
+
+
 def test_a_start_that_was_given_up_does_not_count(desk: Any) -> None:
     client, profile, ana, _ = desk
     client.post(url(profile), body(begin="", starts_at="2020-01-01T00:00"))
@@ -103,7 +127,7 @@ def test_limits_of_the_policy(desk: Any, world: World) -> None:
     page = client.get(url(profile)).content.decode()
     assert 'value="15" checked' in page
     assert 'value="240"' not in page
-    assert "Must match OPS-[0-9]+." in page
+    assert "Must match <code>OPS-[0-9]+</code>" in page
     assert "At least 20 characters." in page
     assert "Still to fill in: ticket and what you need it for" in page
     for change, words in [
@@ -249,7 +273,7 @@ def test_breaking_glass(glass: Any, world: World) -> None:
     assert "Take access now" in page
     assert "Outage." in page
     assert 'value="30" checked' in page
-    assert "Ben Okafor and" in page
+    assert f"Ben Okafor and {profile.endpoint.owner} are told at once" in page
     assert "A review is owed</b> within 4 hours" in page
     answer = client.post(url(profile), body(duration="30", way="break-glass"), follow=True)
     grant = Grant.objects.get(holder=ana)
