@@ -180,7 +180,8 @@ def body_for(template: str, scene: Scene) -> dict[str, Any]:
         "policies/{policy}/": {"document": version.document | {"name": "Another"}},
         "notification-settings/": told(),
     }
-    return bodies.get(template, {})
+    body: dict[str, Any] = bodies.get(template, {})
+    return body
 
 
 def told() -> dict[str, Any]:
