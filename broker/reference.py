@@ -2,7 +2,7 @@
 
 import functools
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.conf import settings
@@ -140,29 +140,39 @@ class _Document:
         return found
 
     def fields(self, schema: dict[str, Any], *, writing: bool = False) -> list[Field]:
-        """The fields of an object, or of the rows of a page."""
+        """The fields of an object, or of the rows of a page; `steps[].name` is of each step."""
         schema = self.schema(schema)
         if "items" in schema:
             return self.fields(schema["items"])
         if "results" in schema.get("properties", {}):
             return self.fields(schema["properties"]["results"])
         needed = schema.get("required", []) if writing else []
-        return [
-            Field(
-                name=name,
-                type=self.type(inner),
-                about=inner.get("description", ""),
-                required=name in needed,
-                values=self.values(inner),
+        found = []
+        for name, inner in schema.get("properties", {}).items():
+            found.append(
+                Field(
+                    name=name,
+                    type=self.type(inner),
+                    about=inner.get("description", ""),
+                    required=name in needed,
+                    values=self.values(inner),
+                )
             )
-            for name, inner in schema.get("properties", {}).items()
-        ]
+            within = f"{name}[]." if self.schema(inner).get("type") == "array" else f"{name}."
+            found += [
+                replace(each, name=within + each.name)
+                for each in self.fields(self.whole(inner), writing=writing)
+            ]
+        return found
+
+    def whole(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """Without the alternative that it's null."""
+        schema = self.schema(schema)
+        return self.schema(schema["oneOf"][0]) if "oneOf" in schema else schema
 
     def sample(self, schema: dict[str, Any], name: str = "") -> Any:
         """A value that shows what to send."""
-        schema = self.schema(schema)
-        if "oneOf" in schema:
-            schema = self.schema(schema["oneOf"][0])
+        schema = self.whole(schema)
         if schema.get("enum"):
             return schema["enum"][0]
         kind = schema.get("type")

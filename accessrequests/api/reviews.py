@@ -46,6 +46,7 @@ class DecideSerializer(VerdictSerializer):
 
 class ReviewSerializer(serializers.ModelSerializer[Review]):
     reviewer = serializers.EmailField(source="reviewer.email", read_only=True)
+    step = serializers.IntegerField(read_only=True, help_text="of the policy, from 0")
     scope = ScopeSerializer(read_only=True, allow_null=True, help_text="where less than asked")
     duration = DurationField(read_only=True, allow_null=True, help_text="where less than asked")
 

@@ -4,6 +4,7 @@ import base64
 import datetime as dt
 import io
 import json
+import re
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,10 +14,12 @@ from django.test import override_settings
 
 from accessrequests.actions import review_request
 from accessrequests.models import Grant, Review
+from accessrequests.policy.document import parse
 from accessrequests.states import RequestState
 from accounts.actions import create_token
 from accounts.models import ApiToken, User
 from audit.events import Event
+from broker.reference import resources
 from credentials.actions import check_out
 from tests.api.callers import Caller, faults, problem
 from tests.servers import Servers
@@ -281,6 +284,31 @@ def test_every_operation_documents_its_refusals_as_problems(document: Any) -> No
             assert {"401", "403"} <= operation["responses"].keys(), (method, path)
             assert list(operation["responses"]["401"]["content"]) == ["application/problem+json"]
             assert operation.get("summary") or operation.get("description"), (method, path)
+
+
+def test_the_reference_page_shows_each_operation_with_a_good_example(document: Any) -> None:
+    shown = {(call.method.lower(), call.path): call for r in resources() for call in r.calls}
+    operations = {
+        (method, path): operation
+        for path, each in document["paths"].items()
+        for method, operation in each.items()
+        if path not in {"/api/v1/schema/", "/api/v1/docs/"}
+    }
+    assert shown.keys() == operations.keys()
+    for key, call in shown.items():
+        # `text` is what the page falls back to.
+        assert '"text"' not in call.example.replace('{"text":', ""), key
+        by_token = {"apiToken": []} in operations[key]["security"]
+        assert ("KEYTURN_TOKEN" in call.example) == by_token, key
+    body = re.search("-d '(.*)'", shown["put", "/api/v1/policies/{slug}/"].example)
+    assert body is not None
+    assert parse(json.loads(body[1])["document"]).slug == "two-people"
+
+
+def test_the_reference_page_is_served(caller: Caller) -> None:
+    answer = caller.client.get("/api/v1/docs/")
+    assert answer.status_code == 200
+    assert "/api/v1/requests/preview/" in answer.content.decode()
 
 
 def test_the_document_is_served(caller: Caller) -> None:
