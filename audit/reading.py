@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from django.utils import timezone
 
@@ -13,6 +14,14 @@ from audit.templatetags.keyturn import duration
 # Icon and kind (good, bad, wait) of what stands out; all else is quiet.
 LOOKS: dict[str, tuple[str, str]] = {
     Event.REQUEST_FILED: ("message-circle", ""),
+    Event.REQUEST_REVIEWED: ("check", "good"),
+    Event.REQUEST_COMMENTED: ("message-circle", ""),
+    Event.REQUEST_QUESTIONED: ("message-circle", "wait"),
+    Event.REQUEST_HANDED_OVER: ("arrow-right", ""),
+    Event.REQUEST_ESCALATED: ("arrow-right", "wait"),
+    Event.REQUEST_ROUTED: ("arrow-right", ""),
+    Event.BREAK_GLASS_TAKEN: ("flame", "bad"),
+    Event.BREAK_GLASS_REVIEWED: ("checklist", ""),
     Event.REQUEST_APPROVED: ("check", "good"),
     Event.REQUEST_DENIED: ("x", "bad"),
     Event.REQUEST_CANCELLED: ("corner-up-left", ""),
@@ -114,6 +123,18 @@ def sentence(row: AuditEvent) -> str:
     return f"{actor} {row.get_event_display()} {row.subject}".strip()
 
 
+def _less(data: dict[str, Any]) -> str:
+    """How much less than asked an approval gave."""
+    found = []
+    if "duration_seconds" in data:
+        found.append(duration(dt.timedelta(seconds=int(data["duration_seconds"]))))
+    if "scope" in data:
+        found.append(f"only {', '.join(data['scope'].get('models', []))}")
+    if "starts_at" in data:
+        found.append(f"not before {_time(data['starts_at'])}")
+    return f": {'; '.join(found)}" if found else ""
+
+
 def short(row: AuditEvent) -> str:
     """The same on the page of the thing itself, which needn't be named again."""
     data, actor = row.data, row.actor
@@ -122,8 +143,29 @@ def short(row: AuditEvent) -> str:
         case Event.REQUEST_FILED:
             asked = dt.timedelta(seconds=int(data.get("duration_seconds", 0)))
             return f"{actor} asked for {duration(asked)}"
+        case Event.REQUEST_APPROVED if data.get("automatic"):
+            return "Decided by its policy"
         case Event.REQUEST_APPROVED:
-            return f"{actor} approved"
+            return f"{actor} approved{_less(data)}"
+        case Event.REQUEST_REVIEWED:
+            return f"{actor} approved “{data.get('step', '')}”{_less(data)}"
+        case Event.REQUEST_COMMENTED:
+            return f"{actor} wrote"
+        case Event.REQUEST_QUESTIONED:
+            return f"{actor} asked"
+        case Event.REQUEST_HANDED_OVER:
+            return f"{actor} handed it to {data.get('to', '')}"
+        case Event.REQUEST_ESCALATED:
+            return "Nobody decided yet, so more people were asked"
+        case Event.REQUEST_ROUTED:
+            return "It now waits for somebody else"
+        case Event.BREAK_GLASS_TAKEN:
+            return f"{actor} took access before a review"
+        case Event.BREAK_GLASS_REVIEWED:
+            found = "in order" if data.get("verdict") == "approve" else "not in order"
+            return f"{actor} found it {found}"
+        case Event.GRANT_SCHEDULED:
+            return f"Access is to begin {_time(data.get('starts_at'))}"
         case Event.REQUEST_DENIED:
             return f"{actor} denied"
         case Event.REQUEST_CANCELLED:
@@ -138,6 +180,8 @@ def short(row: AuditEvent) -> str:
                 return f"{actor} gave it back"
             if reason == "revoked":
                 return f"{actor} ended it"
+            if reason == "review_denied":
+                return f"{actor} ended it by the review afterwards"
             return ENDINGS.get(reason, "Access ended")
         case Event.CREDENTIAL_ISSUED:
             return f"{actor} checked out {name}"
@@ -154,22 +198,33 @@ def step(row: AuditEvent, *, brief: bool = False) -> Step:
     """A row as an entry of a timeline."""
     icon, kind = LOOKS.get(row.event, ("circle-dot", ""))
     said = row.data.get("reason", "") if row.event in _WITH_REASON else row.data.get("error", "")
-    if row.event == Event.ACCESS_REFUSED:
-        said = row.data.get("detail", "")
+    if row.event in _SAID:
+        said = row.data.get(_SAID[Event(row.event)], "")
     return Step(row.id, row.at, icon, kind, short(row) if brief else sentence(row), str(said))
 
 
-_WITH_REASON = {Event.REQUEST_APPROVED, Event.REQUEST_DENIED}
+_WITH_REASON = {
+    Event.REQUEST_REVIEWED,
+    Event.REQUEST_APPROVED,
+    Event.REQUEST_DENIED,
+    Event.BREAK_GLASS_REVIEWED,
+}
+_SAID = {
+    Event.ACCESS_REFUSED: "detail",
+    Event.REQUEST_COMMENTED: "text",
+    Event.REQUEST_QUESTIONED: "text",
+    Event.REQUEST_HANDED_OVER: "note",
+}
 
 
-def timeline(*ids: object) -> list[Step]:
-    """All that happened to these, oldest first.
+def timeline(*ids: object, without: Iterable[Event] = ()) -> list[Step]:
+    """All that happened to these, oldest first, but for the events that are shown elsewhere.
 
     That somebody looked in vain, and that a mint was begun, is for the record, not for this page.
     """
     rows: Iterable[AuditEvent] = (
         AuditEvent.objects.about(*ids)
-        .exclude(event__in=[Event.ACCESS_REFUSED, Event.CREDENTIAL_ISSUING])
+        .exclude(event__in=[Event.ACCESS_REFUSED, Event.CREDENTIAL_ISSUING, *without])
         .order_by("id")[:200]
     )
     return [step(row, brief=True) for row in rows]
