@@ -4,17 +4,22 @@ import datetime as dt
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
+from django.db.models import Count, Q
+from django.utils import timezone
+
 from accessrequests.actions.authority import check_authority
 from accessrequests.actions.granting import approved_terms
-from accessrequests.models import AccessRequest, Grant, Review
+from accessrequests.models import AccessRequest, Comment, Grant, HandOver, Review
 from accessrequests.policy.document import Reviewers
 from accessrequests.routing import in_words, reviewers_of
 from accessrequests.states import EndReason, RequestState
 from accounts.models import User
-from audit.templatetags.keyturn import duration
+from audit.templatetags.keyturn import duration, or_list
 from broker.errors import AuthorityLost
 from endpoints.models import AccessProfile, Endpoint
 from endpoints.scope import Scope
+
+NAMED = 5  # people; of more, the rest is counted
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,14 @@ class History:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """One review, and in words what it left out of what was asked for."""
+
+    review: Review
+    less: list[str]
+
+
+@dataclass(frozen=True)
 class StepState:
     """One step of the policy: what it needs and what it has."""
 
@@ -44,13 +57,13 @@ class StepState:
     needed: int
     skipped: bool
     current: bool
-    reviews: list[Review]
+    verdicts: list[Verdict]
     named: str
 
     @property
     def lacking(self) -> int:
         """How many approvals are still missing."""
-        given = [r for r in self.reviews if r.verdict == Review.Verdict.APPROVE]
+        given = [v for v in self.verdicts if v.review.verdict == Review.Verdict.APPROVE]
         return 0 if self.skipped else max(0, self.needed - len(given))
 
 
@@ -66,7 +79,53 @@ class Dossier:
     difference: list[str]
     signals: list[Signal]
     history: History
+    conversation: list[Comment | HandOver]
+    policies: list[str]
+    would_begin: dt.datetime
     would_end: dt.datetime
+
+    @property
+    def waits_for(self) -> str:
+        """Whom it waits for; many are only counted."""
+        names = [str(each) for each in self.reviewers]
+        if len(names) > NAMED:
+            names = [*names[: NAMED - 1], f"{len(names) - NAMED + 1} others"]
+        return or_list(names)
+
+    @property
+    def lacking(self) -> int:
+        """How many approvals the step that waits still needs."""
+        return next((step.lacking for step in self.steps if step.current), 0)
+
+    @property
+    def so_far(self) -> list[str]:
+        """In words, what the approvals so far leave of what was asked for; empty if all of it."""
+        scope, length, starts_at = self.terms
+        return _left_out(self.request, scope, length, starts_at)
+
+
+def _left_out(
+    request: AccessRequest,
+    scope: Scope | None,
+    length: dt.timedelta | None,
+    starts_at: dt.datetime | None,
+) -> list[str]:
+    found = []
+    if length is not None and length != request.duration:
+        found.append(f"{duration(length)} instead of {duration(request.duration)}")
+    without = sorted(request.asked.models - scope.models) if scope is not None else []
+    if without:
+        found.append(f"without {', '.join(without)}")
+    if starts_at is not None and starts_at != request.starts_at:
+        local = timezone.localtime(starts_at)
+        found.append(f"not before {local.day} {local:%b, %H:%M %Z}")
+    return found
+
+
+def left_out(review: Review) -> list[str]:
+    """In words, what an approval left out of what was asked for; empty if nothing."""
+    scope = Scope.parse(review.scope) if review.scope else None
+    return _left_out(review.request, scope, review.duration, review.starts_at)
 
 
 def differences(
@@ -92,12 +151,14 @@ def _history(request: AccessRequest) -> History:
     earlier = AccessRequest.objects.filter(
         requester=request.requester, profile=request.profile
     ).exclude(pk=request.pk)
-    states = list(earlier.values_list("state", flat=True))
+    counts = earlier.aggregate(
+        asked=Count("pk"),
+        approved=Count("pk", filter=Q(state=RequestState.APPROVED)),
+        denied=Count("pk", filter=Q(state=RequestState.DENIED)),
+    )
     last = earlier.select_related("grant").first()
     return History(
-        asked=len(states),
-        approved=states.count(RequestState.APPROVED),
-        denied=states.count(RequestState.DENIED),
+        **counts,
         last=last,
         last_grant=getattr(last, "grant", None) if last is not None else None,
     )
@@ -106,6 +167,8 @@ def _history(request: AccessRequest) -> History:
 def _signals(request: AccessRequest, history: History) -> list[Signal]:
     profile, endpoint = request.profile, request.profile.endpoint
     found = []
+    if request.break_glass:
+        found.append(Signal("Break-glass: access began before anybody reviewed it", grave=True))
     if endpoint.risk == Endpoint.Risk.CRITICAL:
         found.append(Signal("Critical endpoint", grave=True))
     if not history.asked:
@@ -132,17 +195,38 @@ def _signals(request: AccessRequest, history: History) -> list[Signal]:
 
 def _steps(request: AccessRequest) -> list[StepState]:
     reviews = list(request.reviews.select_related("reviewer"))
-    waits = request.state == RequestState.PENDING
+    waits = request.state == RequestState.PENDING or (
+        request.break_glass and request.reviewed_at is None
+    )
     return [
         StepState(
             name=step["name"],
             needed=step["approvals"],
             skipped=step["skipped"],
             current=waits and at == request.step,
-            reviews=[review for review in reviews if review.step == at],
+            verdicts=[_verdict(request, review) for review in reviews if review.step == at],
             named=in_words(Reviewers.model_validate(step["reviewers"]), request.profile),
         )
         for at, step in enumerate(request.policy["steps"])
+    ]
+
+
+def _verdict(request: AccessRequest, review: Review) -> Verdict:
+    review.request = request
+    return Verdict(review, left_out(review))
+
+
+def _conversation(request: AccessRequest) -> list[Comment | HandOver]:
+    said: list[Comment | HandOver] = list(request.comments.select_related("author"))
+    said += request.hand_overs.select_related("by", "to")
+    return sorted(said, key=lambda each: each.at)
+
+
+def _policies(request: AccessRequest) -> list[str]:
+    """The policies that applied when it was filed; version 0 is the one that is built in."""
+    return [
+        f"{each['name']}, version {each['version']}" if each["version"] else each["name"]
+        for each in request.policy["policies"]
     ]
 
 
@@ -160,14 +244,21 @@ def _obstacle(request: AccessRequest) -> str:
 def dossier(request: AccessRequest, now: dt.datetime) -> Dossier:
     """All that is known about this request at this moment."""
     history = _history(request)
+    terms = approved_terms(request)
+    begin = max(now, terms[2] or now)
+    if request.extends is not None:
+        begin = request.extends.ends_at
     return Dossier(
         request=request,
         reviewers=reviewers_of([request])[request.pk],
         steps=_steps(request),
         obstacle=_obstacle(request),
-        terms=approved_terms(request),
+        terms=terms,
         difference=differences(request.profile, request.duration, request.asked.models),
         signals=_signals(request, history),
         history=history,
-        would_end=now + request.duration,
+        conversation=_conversation(request),
+        policies=_policies(request),
+        would_begin=begin,
+        would_end=begin + terms[1],
     )

@@ -8,8 +8,12 @@ from django.utils.html import format_html, format_html_join
 
 from accessrequests.actions import JUSTIFICATION_LENGTH, REASON_LENGTH
 from accessrequests.actions.asking import TICKET_LENGTH
+from accessrequests.actions.granting import approved_terms
+from accessrequests.actions.talking import COMMENT_LENGTH, NOTE_LENGTH
+from accessrequests.models import AccessRequest
 from accessrequests.policy.document import Ticket
 from accessrequests.policy.effective import Effective
+from accounts.models import User
 from audit import clock
 from audit.templatetags.keyturn import duration
 
@@ -235,8 +239,14 @@ class AbsenceForm(forms.Form):
         self.fields["ends_at"].help_text = f"Both in your time zone, {zone}."
 
 
+SHORTER = tuple(
+    dt.timedelta(minutes=minutes)
+    for minutes in (5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 360, 480, 720, 1440, 2880, 5760)
+)
+
+
 class ReviewForm(forms.Form):
-    """A verdict and its reason."""
+    """A verdict and its reason; an approval gives what was asked for, or less."""
 
     verdict = forms.ChoiceField(
         choices=[("approve", "Approve"), ("deny", "Deny")],
@@ -257,6 +267,95 @@ class ReviewForm(forms.Form):
             }
         ),
     )
+    length = forms.ChoiceField(
+        label="For",
+        required=False,
+        widget=forms.Select(attrs={"class": "form-select", "data-less": True}),
+        error_messages={"invalid_choice": "Choose one of the durations."},
+    )
+    models = forms.MultipleChoiceField(
+        label="Models",
+        required=False,
+        error_messages={"invalid_choice": "%(value)s isn’t asked for, or was left out meanwhile."},
+    )
+    starts_at = forms.DateTimeField(
+        label="Not before",
+        required=False,
+        widget=moment_input(),
+        error_messages=MOMENT_ERRORS,
+    )
+
+    def __init__(self, *args: Any, request: AccessRequest, **kwargs: Any) -> None:
+        scope, self.longest, self.start = approved_terms(request)
+        self.asked = sorted(scope.models)
+        initial = {
+            "length": str(minutes(self.longest)),
+            "models": self.asked,
+            "starts_at": self.start,
+        }
+        super().__init__(*args, **{"initial": initial} | kwargs)
+        shorter = [value for value in SHORTER if value < self.longest]
+        self.fields["length"].choices = [  # type: ignore[attr-defined]
+            (str(minutes(value)), duration(value)) for value in [self.longest, *reversed(shorter)]
+        ]
+        self.fields["models"].choices = [(name, name) for name in self.asked]  # type: ignore[attr-defined]
+
+    def less(self) -> dict[str, Any]:
+        """What was chosen that is less than asked for, as `review_request` takes it."""
+        if self.cleaned_data.get("verdict") != "approve":
+            return {}
+        found: dict[str, Any] = {}
+        length = self.cleaned_data.get("length")
+        if length and length != str(minutes(self.longest)):
+            found["duration"] = dt.timedelta(minutes=int(length))
+        # A form that shows no models, such as a script's, leaves none out.
+        if "length" in self.data and sorted(self.cleaned_data.get("models", [])) != self.asked:
+            found["models"] = self.cleaned_data.get("models", [])
+        start = self.cleaned_data.get("starts_at")
+        if start and not self._as_asked(start):
+            found["starts_at"] = start
+        return found
+
+    def _as_asked(self, start: dt.datetime) -> bool:
+        # The field shows minutes; what was asked for may have seconds.
+        return self.start is not None and start == self.start.replace(second=0, microsecond=0)
+
+
+class CommentForm(forms.Form):
+    """A comment, or a question to the requester."""
+
+    text = forms.CharField(
+        label="Comment",
+        required=False,
+        widget=forms.Textarea(
+            attrs={
+                "class": "form-control",
+                "rows": 2,
+                "maxlength": COMMENT_LENGTH,
+                "data-comment": True,
+            }
+        ),
+    )
+
+
+class HandOverForm(forms.Form):
+    """Whom to ask to decide instead, and why."""
+
+    to = forms.ChoiceField(
+        label="To",
+        required=False,
+        widget=forms.Select(attrs={"class": "form-select", "data-hand-over": True}),
+        error_messages={"invalid_choice": "Must be somebody else who may decide this request."},
+    )
+    note = forms.CharField(
+        label="Note",
+        required=False,
+        widget=forms.TextInput(attrs={"class": "form-control", "maxlength": NOTE_LENGTH}),
+    )
+
+    def __init__(self, *args: Any, people: Iterable[User], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["to"].choices = [(each.email, str(each)) for each in people]  # type: ignore[attr-defined]
 
 
 class PolicyForm(forms.Form):

@@ -6,7 +6,8 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest
 
-from accessrequests.models import AccessRequest, Grant
+from accessrequests import desk
+from accessrequests.models import Grant
 from accounts.models import User
 from notifications.models import Notification
 
@@ -17,9 +18,10 @@ def portal(request: HttpRequest) -> dict[str, Any]:
 
     @functools.cache
     def waiting_count() -> int:
+        """At most 100."""
         if not isinstance(user, User):
             return 0
-        return AccessRequest.objects.waiting_for(user).count()
+        return desk.count(user)
 
     @functools.cache
     def unread_count() -> int:

@@ -40,7 +40,15 @@ urlpatterns = [
     path("requests/<uuid:pk>/review/", accessrequests.request_review, name="request-review"),
     path("requests/<uuid:pk>/cancel/", accessrequests.request_cancel, name="request-cancel"),
     path("requests/<uuid:pk>/again/", accessrequests.request_again, name="request-again"),
+    path("requests/<uuid:pk>/comment/", accessrequests.request_comment, name="request-comment"),
+    path(
+        "requests/<uuid:pk>/hand-over/", accessrequests.request_hand_over, name="request-hand-over"
+    ),
     path("approvals/", accessrequests.approvals, name="approvals"),
+    path("approvals/decide/", accessrequests.approvals_decide, name="approvals-decide"),
+    path("approvals/decided/", accessrequests.approvals_decided, name="approvals-decided"),
+    path("approvals/others/", accessrequests.approvals_others, name="approvals-others"),
+    path("approvals/figures/", accessrequests.approvals_figures, name="approvals-figures"),
     path("policies/", accessrequests.policies, name="policies"),
     path("policies/new/", accessrequests.policy_edit, name="policy-new"),
     path("policies/new/check/", accessrequests.policy_check, name="policy-new-check"),

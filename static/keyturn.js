@@ -251,6 +251,11 @@
       }
       return;
     }
+    if ((event.ctrlKey || event.metaKey) && event.key === "Enter" && target.matches("[data-comment]")) {
+      event.preventDefault();
+      send(target);
+      return;
+    }
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     if (typing(target) || document.querySelector("dialog[open]") || keysOff()) return;
 
@@ -268,25 +273,102 @@
       openDialog("keys-dialog");
       return;
     }
-    if (!document.querySelector("[data-queue]")) return;
-    if (event.key === "j" || event.key === "k") {
+    const act = going ? goTo(event.key) : caseKey(event);
+    going = false;
+    if (act) {
       event.preventDefault();
-      moveInQueue(event.key === "j" ? 1 : -1);
-    } else if (event.key === "a") {
-      // Goes to the button and no further: Enter decides, so that a slip of the finger doesn't.
-      const approve = document.querySelector("[data-approve]");
-      if (approve) {
-        event.preventDefault();
-        approve.focus();
-        say("Approve. Press Enter to approve.");
+      act();
+    }
+  }
+
+  // ── Approvals by keyboard ─────────────────────────────────────────────────────────────────
+  let going = false;
+
+  function goTo(key) {
+    const link = document.querySelector(`[data-go="${CSS.escape(key)}"]`);
+    return link && (() => link.click());
+  }
+
+  // Opens the fold that it's in, and goes there. Nothing is decided by a single key, so that a
+  // slip of the finger isn't a verdict: Enter is.
+  function reach(selector, sentence) {
+    const element = document.querySelector(selector);
+    if (!element) return null;
+    return () => {
+      const fold = element.closest("details");
+      if (fold) fold.open = true;
+      element.focus();
+      if (sentence) say(sentence);
+    };
+  }
+
+  function caseKey(event) {
+    const inList = event.target instanceof Element && event.target.closest("#queue-list");
+    const queue = document.querySelector("[data-queue]");
+    if (queue) {
+      if (event.key === "j" || (inList && event.key === "ArrowDown")) return () => moveInQueue(1);
+      if (event.key === "k" || (inList && event.key === "ArrowUp")) return () => moveInQueue(-1);
+      if (event.key === "x") return selectInQueue;
+      if (event.key === "o") {
+        const link = document.querySelector("[data-open]");
+        return link && (() => link.click());
       }
-    } else if (event.key === "d") {
-      const reason = document.querySelector("[data-reason]");
-      if (reason) {
-        event.preventDefault();
-        reason.focus();
+      if (event.key === "A" && queue.querySelector("[name=requests]:checked")) {
+        return reach("[data-bulk-approve]", "Approve selected. Press Enter to approve them.");
+      }
+      if (event.key === "D" && queue.querySelector("[name=requests]:checked")) {
+        return reach("#bulk-reason");
       }
     }
+    if (event.key === "g" && document.querySelector("[data-go]")) {
+      return () => {
+        going = true;
+      };
+    }
+    if (!queue && !document.querySelector("[data-case]")) return null;
+    const approve = document.querySelector(".less[open] [type=submit]") ? ".less [type=submit]" : "[data-approve]";
+    const ways = {
+      a: () => reach(approve, "Approve. Press Enter to approve."),
+      l: () => reach("[data-less]"),
+      d: () => reach("[data-reason]"),
+      q: () => comment("q"),
+      c: () => comment("c"),
+      h: () => reach("[data-hand-over]"),
+    };
+    return Object.hasOwn(ways, event.key) ? ways[event.key]() : null;
+  }
+
+  // What is sent by Ctrl+Enter: a question after q, a comment after c.
+  function comment(kind) {
+    const go = reach("[data-comment]", kind === "q" ? "Question. Control Enter asks it." : "");
+    return (
+      go &&
+      (() => {
+        document.querySelector("[data-comment]").dataset.sends = kind;
+        go();
+      })
+    );
+  }
+
+  function send(field) {
+    const form = field.form;
+    const button = form.querySelector(`[data-send="${field.dataset.sends || "c"}"]`) || form.querySelector("[data-send]");
+    if (button) form.requestSubmit(button);
+  }
+
+  function selectInQueue() {
+    const chosen = document.querySelector("[data-queue-item][aria-current=true]");
+    const tick = chosen && chosen.closest("li").querySelector("[name=requests]");
+    if (!tick) return;
+    tick.checked = !tick.checked;
+    countSelected();
+    say(tick.checked ? "Selected." : "No longer selected.");
+  }
+
+  function countSelected() {
+    const words = document.querySelector("[data-bulk-count]");
+    const number = all("[name=requests]:checked").length;
+    if (words && number) words.textContent = `${number} selected`;
   }
 
   // ── Notifications ─────────────────────────────────────────────────────────────────────────
@@ -368,6 +450,7 @@
     tickAll();
     tellTimes();
     showTheme();
+    countSelected();
     all("[role=tablist]", root).forEach((list) => {
       const chosen = list.querySelector("[aria-selected=true]") || list.querySelector("[role=tab]");
       if (chosen) selectTab(chosen, false);
@@ -386,6 +469,7 @@
   document.addEventListener("click", onClick);
   document.addEventListener("submit", onSubmit, true);
   document.addEventListener("change", (event) => {
+    if (event.target.name === "requests") countSelected();
     if (event.target.id !== "keys-off") return;
     try {
       if (event.target.checked) window.localStorage.removeItem(KEYS_OFF);
@@ -406,6 +490,8 @@
     // The queue asks for itself anew with the request that is open now, not the first one shown.
     if (event.target.id === "queue-list") {
       event.detail.path = window.location.pathname + window.location.search;
+      const shown = document.getElementById("detail");
+      event.detail.parameters.shown = (shown && shown.dataset.request) || "";
     }
   });
   document.addEventListener("htmx:sendError", () =>

@@ -1,6 +1,13 @@
 """The portal's pages about requests: asking on one side, deciding on the other."""
 
 from accessrequests.views.absences import absence_drop, absences
+from accessrequests.views.approvals import (
+    approvals,
+    approvals_decide,
+    approvals_decided,
+    approvals_figures,
+    approvals_others,
+)
 from accessrequests.views.asking import (
     grant_extend,
     grant_extend_preview,
@@ -11,7 +18,12 @@ from accessrequests.views.asking import (
     requests,
 )
 from accessrequests.views.catalogue import catalogue, endpoint
-from accessrequests.views.deciding import approvals, request_page, request_review
+from accessrequests.views.deciding import (
+    request_comment,
+    request_hand_over,
+    request_page,
+    request_review,
+)
 from accessrequests.views.policies import (
     policies,
     policy,
@@ -25,6 +37,10 @@ __all__ = [
     "absence_drop",
     "absences",
     "approvals",
+    "approvals_decide",
+    "approvals_decided",
+    "approvals_figures",
+    "approvals_others",
     "catalogue",
     "endpoint",
     "grant_extend",
@@ -36,6 +52,8 @@ __all__ = [
     "policy_retire",
     "request_again",
     "request_cancel",
+    "request_comment",
+    "request_hand_over",
     "request_new",
     "request_page",
     "request_preview",

@@ -2,7 +2,6 @@ import uuid
 from typing import Any
 
 from django.contrib import messages
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -11,53 +10,22 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 from django_htmx.http import push_url, retarget
 
-from accessrequests import actions
-from accessrequests.dossier import dossier
-from accessrequests.forms import ReviewForm
-from accessrequests.models import AccessRequest, Review
-from accessrequests.permissions import can_review
-from accessrequests.states import RequestState
+from accessrequests import actions, desk
+from accessrequests.desk import Filters
+from accessrequests.dossier import left_out
+from accessrequests.forms import CommentForm, HandOverForm, ReviewForm
+from accessrequests.models import AccessRequest, Comment, Review
+from accessrequests.policy.document import Reviewers
+from accessrequests.routing import in_words
+from accessrequests.states import GrantState, RequestState
+from accessrequests.views.approvals import filters_of, queue
+from accessrequests.views.detail import detail, is_htmx, page, visible
 from accounts.door import fetch
+from accounts.factors import proved_at
 from accounts.models import User
 from accounts.session import person
-from audit import clock
-from audit.reading import timeline
 from audit.refusals import record_refusal
 from broker.errors import Conflict, InvalidInput
-
-QUEUE_SHOWN = 100
-
-
-def _htmx(request: HttpRequest) -> bool:
-    return bool(getattr(request, "htmx", False))
-
-
-def _visible(user: User) -> QuerySet[AccessRequest]:
-    return AccessRequest.objects.visible_to(user).select_related(
-        "requester", "profile__endpoint__owner", "profile__reviewers", "profile__requesters"
-    )
-
-
-def _detail(user: User, row: AccessRequest, form: ReviewForm | None = None) -> dict[str, Any]:
-    now = clock.now()
-    grant = getattr(row, "grant", None)
-    # Whether it still waits is a matter of the clock, not of a worker having run.
-    lapsed = row.state == RequestState.PENDING and row.pending_until <= now
-    pending = row.state == RequestState.PENDING and not lapsed
-    return {
-        "row": row,
-        "profile": row.profile,
-        "endpoint": row.profile.endpoint,
-        "grant": grant,
-        "grant_live": grant is not None and grant.is_live(now),
-        "pending": pending,
-        "lapsed": lapsed,
-        "mine": row.requester_id == user.pk,
-        "belongs_to": "" if row.requester_id == user.pk else reverse("approvals"),
-        "decides": pending and can_review(user, row),
-        "dossier": dossier(row, now),
-        "form": form or ReviewForm(),
-    }
 
 
 @never_cache
@@ -65,120 +33,175 @@ def _detail(user: User, row: AccessRequest, form: ReviewForm | None = None) -> d
 def request_page(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """Where one request is."""
     user = person(request)
-    row = fetch(_visible(user), pk)
-    context = _detail(user, row)
-    ids: list[object] = [row.pk]
-    if context["grant"] is not None:
-        ids.append(context["grant"].pk)
-    context["steps"] = timeline(*ids)
-    return render(request, "accessrequests/request.html", context)
+    return render(request, "accessrequests/request.html", page(user, fetch(visible(user), pk)))
 
 
-def _queue(user: User, chosen: str | None, after: list[str] | None = None) -> dict[str, Any]:
-    """The queue, oldest first, and the request shown beside it."""
-    rows = list(
-        AccessRequest.objects.waiting_for(user)
-        .select_related("requester", "profile__endpoint__owner", "profile__reviewers")
-        .order_by("id")[:QUEUE_SHOWN]
-    )
-    shown = next((row for row in rows if str(row.pk) == chosen), None)
-    if shown is None and after:
-        by_id = {str(row.pk): row for row in rows}
-        shown = next((by_id[pk] for pk in after if pk in by_id), None)
-    if shown is None and rows:
-        shown = rows[0]
-    context: dict[str, Any] = {"queue": rows, "shown": shown}
-    if shown is not None:
-        context |= _detail(user, shown)
-    return context
-
-
-@never_cache
-@require_safe
-def approvals(request: HttpRequest) -> HttpResponse:
-    """What waits for the reader's decision, with the details of one beside it."""
-    user = person(request)
-    chosen = request.GET.get("request")
-    context = _queue(user, chosen)
-    if chosen and (context["shown"] is None or str(context["shown"].pk) != chosen):
-        # Somebody else was first, or it lapsed: its own page says which.
-        row = fetch(_visible(user), chosen)
-        if _htmx(request):
-            context |= _detail(user, row) | {"shown": row}
-        else:
-            return redirect("request", pk=row.pk)
-    part = _htmx(request) and request.htmx.target == "detail"  # type: ignore[attr-defined]
-    page = "accessrequests/_detail.html" if part else "accessrequests/approvals.html"
-    return render(request, page, context)
+def _from(request: HttpRequest) -> Filters | None:
+    """The filters of the queue that a form stands beside; None on the request's own page."""
+    if request.POST.get("from") != "approvals":
+        return None
+    return filters_of(request.POST.get("query", ""))
 
 
 @never_cache
 @require_POST
 def request_review(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-    """Approve or deny; from the queue the next request is then beside it."""
+    """Approve, approve less, or deny; from the queue the next request is then beside it."""
     user = person(request)
-    form = ReviewForm(request.POST)
-    form.is_valid()
-    verdict = form.cleaned_data.get("verdict")
-    row = fetch(_visible(user), pk)
-    from_queue = request.POST.get("from") == "approvals"
-    order = [str(item.pk) for item in AccessRequest.objects.waiting_for(user).order_by("id")]
-    at = order.index(str(pk)) if str(pk) in order else 0
+    row = fetch(visible(user), pk)
+    filters = _from(request)
+    order: list[str] = []
+    if filters is not None and is_htmx(request):
+        order = [str(item.request.pk) for item in desk.page(user, filters).items]
+    form = ReviewForm(request.POST, request=row)
     status, lost = 200, ""
     try:
-        if verdict is None:
-            raise InvalidInput({"verdict": "Choose to approve or to deny."})
-        actions.review_request(
-            by=user,
-            request_id=pk,
-            verdict=Review.Verdict(verdict),
-            reason=form.cleaned_data.get("reason", ""),
-        )
+        review = _review(request, user, row, form)
     except InvalidInput as error:
-        for name, message in error.errors.items():
-            if not form.has_error(name):
-                form.add_error(name if name in form.fields else None, message)
-        return _not_decided(request, user, row, form)
+        _add_errors(form, error)
+        return _again(request, user, row, filters, form=form)
     except Conflict as error:
         # A decision that lost a race says who decided, and changes nothing.
         record_refusal(error, by=user, method=request.method, path=request.path)
         status, lost = error.status, error.detail
         messages.warning(request, f"{row.requester}’s request: {lost}")
     else:
-        _say_decided(request, row, verdict)
-    if from_queue and _htmx(request):
-        context = _queue(user, None, order[at + 1 :] + order[:at][::-1]) | {"decided": True}
+        messages.success(request, decided_words(review))
+    if filters is not None and is_htmx(request):
+        at = order.index(str(pk)) if str(pk) in order else 0
+        context = queue(user, filters, None, order[at + 1 :] + order[:at][::-1])
+        context["decided"] = True
         response = render(request, "accessrequests/_queue.html", context, status=status)
         shown = context["shown"]
-        address = reverse("approvals") + (f"?request={shown.pk}" if shown else "")
+        address = reverse("approvals") + filters.query(request=shown.pk if shown else "")
         return push_url(retarget(response, "#queue"), address)
     if lost:
-        fresh = fetch(_visible(user), pk)
-        context = _detail(user, fresh) | {"steps": timeline(fresh.pk)}
+        context = page(user, fetch(visible(user), pk))
         return render(request, "accessrequests/request.html", context, status=status)
-    return redirect("approvals") if from_queue else redirect("request", pk=pk)
+    if filters is not None:
+        return redirect(reverse("approvals") + filters.query())
+    return redirect("request", pk=pk)
 
 
-def _say_decided(request: HttpRequest, row: AccessRequest, verdict: str) -> None:
-    if verdict == Review.Verdict.APPROVE:
-        until = timezone.localtime(clock.now() + row.duration)
-        messages.success(
-            request,
-            f"Approved. {row.requester} has access to {row.profile.endpoint} until {until:%H:%M}.",
+def _review(request: HttpRequest, user: User, row: AccessRequest, form: ReviewForm) -> Review:
+    form.is_valid()
+    verdict = form.cleaned_data.get("verdict")
+    if verdict is None:
+        raise InvalidInput({"verdict": "Choose to approve or to deny."})
+    # What is wrong with how much to approve doesn't keep anybody from denying.
+    if form.errors and verdict == Review.Verdict.APPROVE:
+        raise InvalidInput({})
+    return actions.review_request(
+        by=user,
+        request_id=row.pk,
+        verdict=Review.Verdict(verdict),
+        reason=form.cleaned_data.get("reason", ""),
+        factor_at=proved_at(request),
+        **form.less(),
+    )
+
+
+def _add_errors(form: Any, error: InvalidInput) -> None:
+    names = {"duration": "length"}
+    for name, message in error.errors.items():
+        name = names.get(name, name)
+        if not form.has_error(name):
+            form.add_error(name if name in form.fields else None, message)
+
+
+def decided_words(review: Review) -> str:
+    """What a review came to, as its reviewer reads it."""
+    row = review.request
+    who, what = row.requester, row.profile.endpoint
+    if review.verdict == Review.Verdict.DENY:
+        ended = " Their access has ended." if row.break_glass else ""
+        return f"Denied. {who} reads your reason.{ended}"
+    if row.break_glass:
+        return f"Reviewed. {who}’s access to {what} was in order."
+    less = left_out(review)
+    said = f"Approved less: {', '.join(less)}." if less else "Approved."
+    if row.state == RequestState.PENDING:
+        step = row.policy["steps"][row.step]
+        named = in_words(Reviewers.model_validate(step["reviewers"]), row.profile)
+        return f"{said} It still waits for “{step['name']}”, by {named}."
+    grant = row.grant
+    ends = timezone.localtime(grant.ends_at)
+    if grant.state == GrantState.SCHEDULED:
+        begins = timezone.localtime(grant.starts_at)
+        return (
+            f"{said} {who} will have access to {what} from {begins.day} {begins:%b, %H:%M} "
+            f"to {ends.day} {ends:%b, %H:%M}."
         )
-    else:
-        messages.success(request, f"Denied. {row.requester} reads your reason.")
+    return f"{said} {who} has access to {what} until {ends:%H:%M}."
 
 
-def _not_decided(
-    request: HttpRequest, user: User, row: AccessRequest, form: ReviewForm
+def _again(
+    request: HttpRequest, user: User, row: AccessRequest, filters: Filters | None, **forms: Any
 ) -> HttpResponse:
     """The same page again with what was missing, and nothing written."""
-    context = _detail(user, row, form)
-    if _htmx(request):
-        context["shown"] = row
-        return retarget(
-            render(request, "accessrequests/_detail.html", context, status=400), "#detail"
-        )
-    context["steps"] = timeline(row.pk)
+    if filters is not None and is_htmx(request):
+        context = detail(user, row, filters=filters, **forms) | {"shown": row}
+        answer = render(request, "accessrequests/_detail.html", context, status=400)
+        return retarget(answer, "#detail")
+    context = page(user, row, **forms)
     return render(request, "accessrequests/request.html", context, status=400)
+
+
+def _back(
+    request: HttpRequest, user: User, row: AccessRequest, filters: Filters | None
+) -> HttpResponse:
+    """To where it was said: the detail alone, the queue, or the request's own page."""
+    if filters is None:
+        return redirect("request", pk=row.pk)
+    if is_htmx(request):
+        context = detail(user, row, filters=filters) | {"shown": row, "said": True}
+        return render(request, "accessrequests/_detail.html", context)
+    return redirect(reverse("approvals") + filters.query(request=row.pk))
+
+
+@never_cache
+@require_POST
+def request_comment(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """Say something on a request, or ask its requester."""
+    user = person(request)
+    row = fetch(visible(user), pk)
+    filters = _from(request)
+    form = CommentForm(request.POST)
+    form.is_valid()
+    question = request.POST.get("kind") == Comment.Kind.QUESTION
+    try:
+        actions.comment(
+            by=user,
+            request_id=pk,
+            text=request.POST.get("text", ""),
+            kind=Comment.Kind.QUESTION if question else Comment.Kind.COMMENT,
+        )
+    except InvalidInput as error:
+        _add_errors(form, error)
+        return _again(request, user, row, filters, comment_form=form)
+    messages.success(request, f"Asked. {row.requester} is told." if question else "Said.")
+    return _back(request, user, row, filters)
+
+
+@never_cache
+@require_POST
+def request_hand_over(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """Ask another reviewer to decide."""
+    user = person(request)
+    row = fetch(visible(user), pk)
+    filters = _from(request)
+    try:
+        handed = actions.hand_over(
+            by=user,
+            request_id=pk,
+            to=request.POST.get("to", ""),
+            note=request.POST.get("note", ""),
+        )
+    except InvalidInput as error:
+        others = detail(user, row)["others"]
+        form = HandOverForm(request.POST, people=others)
+        form.is_valid()
+        _add_errors(form, error)
+        return _again(request, user, row, filters, hand_over_form=form)
+    messages.success(request, f"Handed to {handed.to}, who is told. You may still decide it.")
+    return _back(request, user, row, filters)

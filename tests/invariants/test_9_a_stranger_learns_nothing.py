@@ -56,6 +56,8 @@ ROUTES = {
     ("request-preview", POST): "profile",
     ("request", GET): "request",
     ("request-review", POST): "request",
+    ("request-comment", POST): "request",
+    ("request-hand-over", POST): "request",
     ("request-cancel", POST): "request",
     ("request-again", POST): "request",
     ("grant", GET): "grant",
@@ -82,6 +84,8 @@ BODIES = {
     "api-request-comments": {"text": "Let me in."},
     "api-request-hand-over": {"to": "ben@example.com"},
     "request-review": {"verdict": "approve"},
+    "request-comment": {"text": "What for?", "kind": "question"},
+    "request-hand-over": {"to": "me@example.com"},
     "request-new": {"justification": "Let me in.", "duration": "60"},
     "grant-extend": {"justification": "Let me stay.", "duration": "60"},
 }
@@ -263,7 +267,18 @@ def test_a_strangers_lists_hold_nothing_of_anybodys(
 
 @pytest.mark.parametrize(
     "page",
-    ["home", "catalogue", "requests", "absences", "approvals", "record", "notifications"],
+    [
+        "home",
+        "catalogue",
+        "requests",
+        "approvals",
+        "approvals-decided",
+        "approvals-others",
+        "approvals-figures",
+        "absences",
+        "record",
+        "notifications",
+    ],
 )
 def test_a_strangers_pages_hold_nothing_of_anybodys(
     page: str, theirs: Theirs, stranger: User

@@ -37,6 +37,8 @@ def _url(name: str, cast: dict[str, Any]) -> str:
     of = {
         "request": cast["pending"].pk,
         "request-review": cast["pending"].pk,
+        "request-comment": cast["pending"].pk,
+        "request-hand-over": cast["pending"].pk,
         "request-cancel": cast["pending"].pk,
         "request-again": cast["pending"].pk,
         "grant": cast["grant"].pk,
@@ -81,6 +83,15 @@ def test_reading(cast: dict[str, Any], signed_in: Any, name: str, who: str, stat
         ("request-review", "auditor", 403),
         ("request-review", "teammate", 404),
         ("request-review", "stranger", 404),
+        ("request-comment", "reviewer", 302),
+        ("request-comment", "owner", 302),
+        ("request-comment", "auditor", 403),
+        ("request-comment", "teammate", 404),
+        ("request-comment", "stranger", 404),
+        ("request-hand-over", "owner", 403),
+        ("request-hand-over", "auditor", 403),
+        ("request-hand-over", "teammate", 404),
+        ("request-hand-over", "stranger", 404),
         ("grant-end", "owner", 302),
         ("grant-end", "reviewer", 302),
         ("grant-end", "auditor", 403),
@@ -93,14 +104,25 @@ def test_reading(cast: dict[str, Any], signed_in: Any, name: str, who: str, stat
     ],
 )
 def test_doing(cast: dict[str, Any], signed_in: Any, name: str, who: str, status: int) -> None:
-    response = signed_in(cast[who]).post(_url(name, cast), {"verdict": "approve"})
+    response = signed_in(cast[who]).post(
+        _url(name, cast), {"verdict": "approve", "text": "What for?"}
+    )
     assert response.status_code == status
     refused = AuditEvent.objects.filter(event=Event.ACCESS_REFUSED, actor_id=cast[who].pk)
     assert refused.exists() == (status in {403, 404})
 
 
 @pytest.mark.parametrize(
-    "name", ["request-review", "request-cancel", "request-again", "grant-end", "grant-check-out"]
+    "name",
+    [
+        "request-review",
+        "request-comment",
+        "request-hand-over",
+        "request-cancel",
+        "request-again",
+        "grant-end",
+        "grant-check-out",
+    ],
 )
 def test_a_link_never_acts(cast: dict[str, Any], signed_in: Any, name: str) -> None:
     before = AccessRequest.objects.get(pk=cast["pending"].pk).state
@@ -122,7 +144,9 @@ def test_unknown_and_foreign_look_the_same(cast: dict[str, Any], signed_in: Any)
     assert pages[0] == pages[1]
 
 
-@pytest.mark.parametrize("name", ["home", "catalogue", "approvals", "requests", "record"])
+@pytest.mark.parametrize(
+    "name", ["home", "catalogue", "approvals", "approvals-decided", "requests", "record"]
+)
 def test_nobody_is_asked_to_sign_in_and_comes_back(name: str) -> None:
     path = reverse(name)
     response = Client().get(path)
