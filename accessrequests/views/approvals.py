@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, OuterRef, Q
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
@@ -230,9 +230,8 @@ def approvals_others(request: HttpRequest) -> HttpResponse:
     """What came to the reader and was decided without them, newest first."""
     user = person(request)
     before = _uuid(request.GET.get("before", ""))
-    ids = _decided_without(user, before)[: desk.SHOWN + 1]
     rows = (
-        AccessRequest.objects.filter(pk__in=list(ids))
+        AccessRequest.objects.filter(pk__in=_decided_without(user, before))
         .select_related("requester", "profile__endpoint", "grant")
         .order_by("-pk")
     )
@@ -247,7 +246,7 @@ def approvals_others(request: HttpRequest) -> HttpResponse:
     return render(request, "accessrequests/decided_without.html", context)
 
 
-def _decided_without(user: User, before: uuid.UUID | None) -> QuerySet[Any, Any]:
+def _decided_without(user: User, before: uuid.UUID | None) -> list[uuid.UUID]:
     """Their ids. Each group's are read from their own index as far as a page goes, and merged:
     over all groups at once, PostgreSQL would sort everything that was ever decided."""
     decided = Review.objects.filter(request=OuterRef("request"), reviewer=user)
@@ -265,7 +264,8 @@ def _decided_without(user: User, before: uuid.UUID | None) -> QuerySet[Any, Any]
         way.order_by("-request_id").values("request_id").distinct()[: desk.SHOWN + 1]
         for way in ways
     ]
-    return first.union(*more).order_by("-request_id").values_list("request_id", flat=True)
+    merged = first.union(*more).order_by("-request_id")[: desk.SHOWN + 1] if more else first
+    return [row["request_id"] for row in merged]
 
 
 @never_cache
