@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from django.urls import reverse
 
 from accessrequests.models import AccessRequest, Comment, Grant, HandOver, Review, Route
-from accessrequests.routing import may_decide, reviewers_of, told_for
+from accessrequests.routing import are_linked, may_decide, reviewers_of, told_for
 from accounts.models import User
 from audit.templatetags.keyturn import duration
 from notifications.kinds import Kind
@@ -50,7 +50,15 @@ def _asked_people(request: AccessRequest) -> list[User]:
 def _tell_reviewers(
     kind: Kind, request: AccessRequest, people: Iterable[User], sentence: str, occasion: str
 ) -> None:
-    told = told_for(people, lambda person: may_decide(person, request, request.step))
+    done = set(request.reviews.values_list("reviewer", flat=True))
+    told = told_for(
+        people,
+        lambda person: (
+            person.pk not in done
+            and not are_linked(person, request.requester)
+            and may_decide(person, request, request.step)
+        ),
+    )
     together: dict[User | None, list[User]] = {}
     for person, instead_of in told.items():
         together.setdefault(instead_of, []).append(person)
