@@ -70,7 +70,8 @@ def _reroute() -> int:
     profile by now."""
     via = Route.Via
     moved = (
-        Route.objects.select_for_update(skip_locked=True, of=("self",))
+        # The request too: it may be on its way to its next step at this moment.
+        Route.objects.select_for_update(skip_locked=True, of=("self", "request"))
         .select_related("request__profile__endpoint", "request__requester")
         .filter(
             Q(via=via.ENDPOINT_OWNER) & ~Q(person=F("request__profile__endpoint__owner"))
@@ -82,8 +83,9 @@ def _reroute() -> int:
     for route in moved:
         request = route.request
         route.delete()
-        step = request.policy["steps"][request.step]["reviewers"]
-        lay_routes(request, request.step, Reviewers.model_validate(step), waiting=True)
+        # The same way, by which the step or one of its escalations leads.
+        way = Reviewers.model_validate({str(route.via): True})
+        lay_routes(request, route.step, way, waiting=True, escalated=route.escalated)
         record(Event.REQUEST_ROUTED, by=None, about=request, related=(request.requester,))
         notices.review_wanted(request, "rerouted")
     return len(moved)
