@@ -79,23 +79,28 @@ class Effective:
     def steps(self) -> tuple[Step, ...]:
         """All steps, the endpoint's before the profile's.
 
-        Where two ask the same people under the same condition, the higher count holds once.
+        Where both policies ask the same people under the same condition, the higher count holds
+        once. Two steps of one policy stay two, whomever they ask.
         """
         found: list[Step] = []
-        for step in (step for document in self.documents for step in document.steps):
-            same = next(
-                (
-                    at
-                    for at, other in enumerate(found)
-                    if (other.reviewers, other.skip_when, other.escalation)
-                    == (step.reviewers, step.skip_when, step.escalation)
-                ),
-                None,
-            )
-            if same is None:
-                found.append(step)
-            elif step.approvals > found[same].approvals:
-                found[same] = step
+        for document in self.documents:
+            earlier = list(enumerate(found))
+            for step in document.steps:
+                same = next(
+                    (
+                        each
+                        for each in earlier
+                        if (each[1].reviewers, each[1].skip_when, each[1].escalation)
+                        == (step.reviewers, step.skip_when, step.escalation)
+                    ),
+                    None,
+                )
+                if same is None:
+                    found.append(step)
+                    continue
+                earlier.remove(same)
+                if step.approvals > same[1].approvals:
+                    found[same[0]] = step
         return tuple(found)
 
     @property

@@ -209,6 +209,8 @@ class Oracle:
             self.society()
             for pk, row in self.requests.items():
                 self._check_move(requests.get(pk), row)
+                if pk not in requests:
+                    self._check_filed(row)
             for pk in self.reviews.keys() - reviews.keys():
                 review = self.reviews[pk]
                 before = requests[review["request_id"]]
@@ -232,6 +234,21 @@ class Oracle:
                 or (before["pending_until"] > after["decided_at"])
             ), "decided after it expired"
             self.seen[after["state"]] += 1
+
+    def _check_filed(self, request: Row) -> None:
+        """It asks for as many as each of the policies does, by steps in their order."""
+        ask = self.ask(request)
+        asked = sum(s["approvals"] for s in request["policy"]["steps"] if not s["skipped"])
+        assert asked >= 1
+        for document in self.documents[request["profile_id"]]:
+            needed = sum(
+                step.get("approvals", 1)
+                for step in document["steps"]
+                if not (step.get("skip_when") and CONDITIONS[step["skip_when"]](ask))
+            )
+            assert asked >= needed, "asks fewer than one of its policies"
+        if request["automatic"]:
+            assert not request["break_glass"]
 
     def _check_review(self, review: Row, request: Row, earlier: list[Row]) -> None:
         """`request` and `earlier` are as they were before."""

@@ -143,7 +143,7 @@ def present(**parts: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]
 
 steps = present(
     reviewers=reviewers,
-    approvals=st.sampled_from([1, 1, 2, 3]),
+    approvals=st.sampled_from([1, 2, 2, 3]),
     skip_when=seldom(conditions),
     escalation=seldom(escalations),
 )
@@ -383,11 +383,18 @@ class Machine(RuleBasedStateMachine):
             factor_at=clock.now(),
         )
 
-    @rule(name=askers, number=at, which=at, starts_in=starts, narrow=seldom(less, {}))
+    @rule(
+        name=askers,
+        number=at,
+        which=at,
+        starts_in=starts,
+        narrow=st.just({}) | less,
+        meanwhile=st.none() | policies,
+    )
     def file_and_review(
-        self, name: str, number: int, which: int, starts_in: Any, narrow: Any
+        self, name: str, number: int, which: int, starts_in: Any, narrow: Any, meanwhile: Any
     ) -> None:
-        """The way that most requests take."""
+        """The way that most requests take; for some, policy changes on it."""
         before = len(self.oracle.requests)
         self.file(
             name=name,
@@ -400,6 +407,9 @@ class Machine(RuleBasedStateMachine):
         for turn in range(3):
             if len(self.oracle.requests) > before:
                 self.review_by_who_may(before, which + turn, False, narrow)
+            if meanwhile and turn == which % 3:
+                self.save_policy(TARGETS[number % 3], meanwhile)
+        self.check_out()
 
     @precondition(lambda self: self.oracle.grants)
     @rule(number=at, other=seldom(anybody), models=scopes, duration=durations)
