@@ -70,6 +70,10 @@ class Preview:
 
 
 def _scope(profile: AccessProfile, models: list[str] | None, ceiling: Scope, usual: Scope) -> Scope:
+    if not ceiling.models:
+        raise InvalidInput(
+            {"models": "This profile gives none of what the grant holds any more: ask anew."}
+        )
     if models is None:
         return usual
     try:

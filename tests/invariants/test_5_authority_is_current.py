@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from accessrequests.actions import file_request, review_request
+from accessrequests.actions import file_request, retire_policy, review_request
 from accessrequests.models import AccessRequest, Grant, Review
 from accessrequests.states import EndReason, RequestState
-from accounts.actions import deactivate_user, leave_group
+from accounts.actions import deactivate_user, join_group, leave_group
 from accounts.models import User
 from audit import clock
 from audit.events import Event
@@ -20,8 +20,9 @@ from credentials.actions import check_out
 from credentials.live import live
 from credentials.models import Credential
 from credentials.states import CredentialState
-from endpoints.actions import retire_endpoint
+from endpoints.actions import change, retire_endpoint
 from endpoints.models import AccessProfile
+from tests.accessrequests.policies import govern, step
 from tests.api.callers import Caller
 from tests.servers import Servers
 from tests.world import MODELS, World
@@ -257,3 +258,247 @@ def test_nothing_is_filed_once_its_ground_is_gone(
         )
     assert list(caught.value.errors) == [field]
     assert AccessRequest.objects.count() == before
+
+
+# ── Policies of several approvals ───────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def profile(world: World) -> AccessProfile:
+    return world.profile()
+
+
+@pytest.fixture
+def three(world: World, profile: AccessProfile) -> list[User]:
+    """Who may review it."""
+    return [world.person(profile.reviewers) for _ in range(3)]
+
+
+def approve(request: AccessRequest, *people: User) -> None:
+    for person in people:
+        review_request(by=person, request_id=request.pk, verdict=APPROVE)
+
+
+def refused_on_record(by: User, *words: str) -> None:
+    row = AuditEvent.objects.filter(
+        event=Event.ACCESS_REFUSED, actor_id=by.pk, data__code="authority-lost"
+    ).latest("id")
+    for each in words:
+        assert each in row.data["detail"], row.data["detail"]
+
+
+def test_one_of_two_approvers_demoted_is_too_few(
+    world: World, profile: AccessProfile, three: list[User]
+) -> None:
+    govern(profile, step(approvals=2))
+    request = world.request(profile=profile, reviewer=three[0])
+    approve(request, *three[:2])
+    grant = Grant.objects.get(request=request)
+    leave_group(by=None, user=three[1], group=profile.reviewers)
+    answer = Caller(grant.holder).send("POST", f"grants/{grant.pk}/credentials/")
+    assert (answer.status_code, answer.json()["code"]) == (409, "authority-lost")
+    assert "Too few of those who approved it" in answer.json()["detail"]
+    refused_on_record(grant.holder, "Too few of those who approved it")
+    assert not Credential.objects.filter(grant=grant).exists()
+    join_group(by=None, user=three[1], group=profile.reviewers)
+    assert check_out(by=grant.holder, grant_id=grant.pk).secret
+
+
+def test_an_approver_demoted_before_the_last_approval_does_not_count(
+    world: World, profile: AccessProfile, three: list[User]
+) -> None:
+    govern(profile, step(approvals=2))
+    request = world.request(profile=profile, reviewer=three[0])
+    approve(request, three[0])
+    leave_group(by=None, user=three[0], group=profile.reviewers)
+    approve(request, three[1])
+    assert not Grant.objects.filter(request=request).exists(), "one who counts, of two"
+    approve(request, three[2])
+    assert Grant.objects.filter(request=request).exists()
+
+
+def test_a_step_whose_approver_was_demoted_is_asked_again(
+    world: World, profile: AccessProfile, three: list[User]
+) -> None:
+    security = world.group()
+    second, another = world.person(security), world.person(security)
+    govern(profile, step(), step(security, name="Security"))
+    request = world.request(profile=profile, reviewer=three[0])
+    approve(request, three[0])
+    deactivate_user(by=None, user=three[0])
+    approve(request, second)
+    assert not Grant.objects.filter(request=request).exists()
+    assert AccessRequest.objects.waiting_for(three[1]).filter(pk=request.pk).exists()
+    assert not AccessRequest.objects.waiting_for(another).filter(pk=request.pk).exists()
+    approve(request, three[1])
+    assert Grant.objects.filter(request=request).exists()
+
+
+STRICTER: list[tuple[str, dict[str, Any]]] = [
+    ("more approvals", {"steps": [step(approvals=2)]}),
+    ("a further step", {"steps": [step(), step(name="Second pair of eyes")]}),
+    ("shorter", {"limits": {"max_duration": "PT10M"}}),
+    ("a ticket", {"limits": {"ticket": {}}}),
+    ("more words", {"limits": {"justification_length": 1000}}),
+    (
+        "a constraint",
+        {"constraints": [{"expression": "request.ticket != ''", "message": "Name a change."}]},
+    ),
+]
+LOOSER: list[tuple[str, dict[str, Any]]] = [
+    ("the same in other words", {"description": "As before."}),
+    ("decides by itself", {"auto_approve_when": "true"}),
+    ("longer", {"limits": {"max_duration": "P6D"}}),
+    ("skipped", {"steps": [step(), step(name="Never", skip_when="true")]}),
+]
+
+
+def changed(profile: AccessProfile, fields: dict[str, Any]) -> None:
+    fields = dict(fields)
+    govern(profile, *fields.pop("steps", [step()]), **fields)
+
+
+@pytest.mark.parametrize(("what", "fields"), STRICTER, ids=[what for what, _ in STRICTER])
+def test_a_stricter_policy_holds_for_what_was_filed_before(
+    what: str, fields: dict[str, Any], world: World, profile: AccessProfile, three: list[User]
+) -> None:
+    """Refused by the name of the policy and both versions, and on record, before and after."""
+    govern(profile, step())
+    waiting = world.request(profile=profile, reviewer=three[0])
+    grant = world.grant(profile=profile, reviewer=three[0])
+    changed(profile, fields)
+    words = "Ours changed from version 1 to 2 since"
+    answer = Caller(three[0]).post(f"requests/{waiting.pk}/reviews/", {"verdict": "approve"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "authority-lost")
+    assert words in answer.json()["detail"]
+    refused_on_record(three[0], words)
+    waiting.refresh_from_db()
+    assert waiting.state == RequestState.PENDING
+    answer = Caller(grant.holder).send("POST", f"grants/{grant.pk}/credentials/")
+    assert (answer.status_code, answer.json()["code"]) == (409, "authority-lost")
+    refused_on_record(grant.holder, words)
+    assert not Credential.objects.filter(grant=grant).exists()
+
+
+@pytest.mark.parametrize(("what", "fields"), LOOSER, ids=[what for what, _ in LOOSER])
+def test_a_looser_or_equal_policy_hinders_nothing(
+    what: str, fields: dict[str, Any], world: World, profile: AccessProfile, three: list[User]
+) -> None:
+    govern(profile, step())
+    waiting = world.request(profile=profile, reviewer=three[0])
+    grant = world.grant(profile=profile, reviewer=three[0])
+    changed(profile, fields)
+    approve(waiting, three[0])
+    assert Grant.objects.filter(request=waiting).exists()
+    assert check_out(by=grant.holder, grant_id=grant.pk).secret
+
+
+def test_a_looser_policy_gives_no_discount_on_what_was_asked_of(
+    world: World, profile: AccessProfile, three: list[User]
+) -> None:
+    govern(profile, step(approvals=2))
+    request = world.request(profile=profile, reviewer=three[0])
+    govern(profile, step(approvals=1))
+    approve(request, three[0])
+    assert not Grant.objects.filter(request=request).exists()
+    approve(request, three[1])
+    assert Grant.objects.filter(request=request).exists()
+
+
+def test_enough_approvals_for_the_stricter_policy_are_enough(
+    world: World, profile: AccessProfile, three: list[User]
+) -> None:
+    govern(profile, step(approvals=2))
+    request = world.request(profile=profile, reviewer=three[0])
+    approve(request, *three[:2])
+    grant = Grant.objects.get(request=request)
+    govern(profile, step(), step(name="Again"))
+    assert check_out(by=grant.holder, grant_id=grant.pk).secret, "one for each step"
+
+
+def test_a_policy_on_the_endpoint_since_is_named(
+    world: World, profile: AccessProfile, three: list[User]
+) -> None:
+    security = world.group()
+    world.person(security)
+    request = world.request(profile=profile, reviewer=three[0])
+    policy = govern(profile.endpoint, step(security, name="Security"), name="House rule")
+    with pytest.raises(AuthorityLost, match=r"The policy House rule applies since.*“Security”"):
+        approve(request, three[0])
+    retire_policy(by=None, slug=policy.slug)
+    approve(request, three[0])
+
+
+@pytest.mark.parametrize(
+    "named", [{"requester_manager": True}, {"endpoint_owner": True}], ids=["manager", "owner"]
+)
+def test_who_is_in_their_place_by_now_decides(
+    named: dict[str, Any], world: World, profile: AccessProfile
+) -> None:
+    """The one who was when it was filed doesn't, and their approval doesn't last."""
+    old, new = world.person(), world.person()
+    requester = world.person(profile.requesters, manager=old)
+    change(profile.endpoint, by=None, owner=old)
+    govern(profile, {"name": "Review", "reviewers": named})
+    first, second = (
+        world.request(profile=profile, requester=requester, reviewer=old) for _ in range(2)
+    )
+    approve(first, old)
+    User.objects.filter(pk=requester.pk).update(manager=new)
+    change(profile.endpoint, by=None, owner=new)
+    with pytest.raises(Forbidden):
+        approve(second, old)
+    with pytest.raises(AuthorityLost, match="Nobody who approved it"):
+        check_out(by=requester, grant_id=first.grant.pk)
+
+
+def test_what_a_condition_let_through_must_hold_at_check_out(
+    world: World, profile: AccessProfile, three: list[User]
+) -> None:
+    group = world.group()
+    govern(profile, auto_approve_when=f"'{group.slug}' in requester.groups")
+    requester = world.person(profile.requesters, group)
+    grant = world.request(profile=profile, requester=requester, reviewer=three[0]).grant
+    assert check_out(by=requester, grant_id=grant.pk).secret
+    leave_group(by=None, user=requester, group=group)
+    with pytest.raises(AuthorityLost, match="Nobody approved it"):
+        check_out(by=requester, grant_id=grant.pk)
+
+
+def test_a_condition_that_was_taken_back_lets_nothing_through(
+    world: World, profile: AccessProfile, three: list[User]
+) -> None:
+    govern(profile, auto_approve_when="true")
+    grant = world.request(profile=profile, reviewer=three[0]).grant
+    govern(profile)
+    with pytest.raises(AuthorityLost, match=r"changed from version 1 to 2.*Nobody approved it"):
+        check_out(by=grant.holder, grant_id=grant.pk)
+
+
+def test_break_glass_is_for_members_at_check_out_too(
+    world: World, profile: AccessProfile, three: list[User]
+) -> None:
+    called = world.group()
+    govern(profile, break_glass={"groups": [called.slug]})
+    requester = world.person(profile.requesters, called)
+    grant = file_request(
+        by=requester, profile_id=profile.pk, justification="It burns.", break_glass=True
+    ).grant
+    assert check_out(by=requester, grant_id=grant.pk).secret
+    leave_group(by=None, user=requester, group=called)
+    answer = Caller(requester).send("POST", f"grants/{grant.pk}/credentials/")
+    assert (answer.status_code, answer.json()["code"]) == (409, "authority-lost")
+    assert f"Only for members of {called.slug}" in answer.json()["detail"]
+
+
+def test_an_extension_of_what_the_profile_no_longer_gives_is_refused_in_words(
+    world: World, profile: AccessProfile, three: list[User]
+) -> None:
+    """What is left of the grant within the profile may be nothing at all."""
+    grant = world.grant(profile=profile, reviewer=three[0], models=["demo-small"])
+    change(profile, by=None, scope={"models": ["demo-large"]})
+    with pytest.raises(InvalidInput) as caught:
+        file_request(
+            by=grant.holder, profile_id=profile.pk, justification="More.", extends=grant.pk
+        )
+    assert list(caught.value.errors) == ["models"]
