@@ -10,10 +10,14 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from accessrequests.api.asking import DurationField
 from accessrequests.api.requests import SHOWN, RequestFilter, RequestSerializer
+from accessrequests.figures import PERIODS, figures
 from accessrequests.models import AccessRequest, Review, Route
+from accessrequests.models.figures import WAITS
 from accessrequests.queue import waiting_for
 from accounts.api import VisibleViewSet, caller
+from audit import clock
 from endpoints.models import Endpoint
 
 
@@ -59,7 +63,44 @@ class DecidedFilter(RequestFilter):
     ) -> QuerySet[AccessRequest]:
         user: Any = self.request and self.request.user
         mine = Exists(Review.objects.filter(request=OuterRef("pk"), reviewer=user))
-        return rows.filter(mine if value == "me" else ~mine)
+        reached = Exists(Route.objects.to(user).filter(request=OuterRef("pk")))
+        # Without the other half PostgreSQL begins with what is the caller's.
+        return rows.filter(mine) if value == "me" else rows.filter(reached, ~mine)
+
+
+class FiguresQuery(serializers.Serializer[Any]):
+    days = serializers.IntegerField(
+        default=PERIODS[0], min_value=1, max_value=366, help_text="how far back"
+    )
+
+
+class OutcomesSerializer(serializers.Serializer[Any]):
+    approved = serializers.IntegerField()
+    denied = serializers.IntegerField()
+    automatic = serializers.IntegerField()
+    break_glass = serializers.IntegerField()
+    expired = serializers.IntegerField()
+
+
+class WaitSerializer(serializers.Serializer[Any]):
+    up_to = DurationField(allow_null=True)
+    count = serializers.IntegerField()
+
+
+class DeciderSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    approved = serializers.IntegerField()
+    denied = serializers.IntegerField()
+
+
+class FiguresSerializer(serializers.Serializer[Any]):
+    days = serializers.IntegerField()
+    total = serializers.IntegerField()
+    outcomes = OutcomesSerializer()
+    automatic_percent = serializers.IntegerField(help_text="of all")
+    denied_percent = serializers.IntegerField(help_text="of what people decided")
+    waits = WaitSerializer(many=True, help_text="until the first decision of a person")
+    deciders = DeciderSerializer(many=True, help_text="whoever decided most comes first")
 
 
 @extend_schema_view(list=extend_schema(responses={200: ApprovalSerializer(many=True)}))
@@ -102,3 +143,29 @@ class ApprovalViewSet(mixins.ListModelMixin, VisibleViewSet[Route]):
         ).exclude(Q(requester=user) | Q(requester__owner=user))
         rows: Any = self.paginate_queryset(self.filter_queryset(found.order_by()))
         return self.get_paginated_response(RequestSerializer(rows, many=True).data)
+
+    @extend_schema(parameters=[FiguresQuery], responses={200: FiguresSerializer}, filters=False)
+    @action(detail=False, pagination_class=None, filter_backends=())
+    def figures(self, request: Request) -> Response:
+        """How requests were decided of late, on the profiles that the caller reviews, owns or
+        decided on; auditors get all."""
+        query = FiguresQuery(data=request.query_params)
+        query.is_valid(raise_exception=True)
+        days = query.validated_data["days"]
+        found = figures(caller(request), days=days, today=clock.now().date())
+        body = {
+            "days": days,
+            "total": found.total,
+            "outcomes": {bar.key: bar.count for bar in found.outcomes},
+            "automatic_percent": found.automatic,
+            "denied_percent": found.denied,
+            "waits": [
+                {"up_to": up_to, "count": bar.count}
+                for up_to, bar in zip((*WAITS, None), found.waits, strict=True)
+            ],
+            "deciders": [
+                {"name": each.name, "approved": each.approved.count, "denied": each.denied.count}
+                for each in found.deciders
+            ],
+        }
+        return Response(FiguresSerializer(body).data)

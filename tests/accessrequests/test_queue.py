@@ -4,7 +4,7 @@ import datetime as dt
 
 import pytest
 
-from accessrequests.actions import note_absence, review_request
+from accessrequests.actions import file_request, note_absence, review_request
 from accessrequests.models import AccessRequest, Review, Route
 from accessrequests.policy.document import Reviewers
 from accessrequests.queue import waiting_for
@@ -70,6 +70,24 @@ def test_a_later_step_waits_when_its_turn_has_come(world: World) -> None:
     assert queue(later) == []
     wait_at(request, 1)
     assert queue(later) == [request]
+
+
+def test_a_review_that_is_owed_comes_first(world: World) -> None:
+    reviewers = world.group()
+    critical = world.profile(
+        endpoint=world.endpoint(risk="critical", with_key=False), reviewers=reviewers
+    )
+    profile = world.profile(reviewers=reviewers)
+    world.policy(profile=profile, break_glass={"groups": [profile.requesters.slug]})
+    reviewer = world.person(reviewers)
+    pending = world.request(profile=critical)
+    taken = file_request(
+        by=world.person(profile.requesters),
+        profile_id=profile.pk,
+        justification="Ticket 4711.",
+        break_glass=True,
+    )
+    assert queue(reviewer) == [taken, pending]
 
 
 def test_being_away_takes_nothing_out_of_ones_queue(world: World) -> None:

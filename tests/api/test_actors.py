@@ -110,6 +110,7 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (READ, "requests/{pending}/hand-over/"): row(200, 404, 200, 404, 200, 200, 404),
     (READ, "approvals/"): row(200, 200, 200, 200, 200, 200, 200),
     (READ, "approvals/decided/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "approvals/figures/"): row(200, 200, 200, 200, 200, 200, 200),
     (READ, "absences/"): row(200, 200, 200, 200, 200, 200, 200),
     (READ, "policies/"): row(200, 200, 200, 200, 200, 200, 200),
     (READ, "policies/schema/"): row(200, 200, 200, 200, 200, 200, 200),

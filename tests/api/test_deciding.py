@@ -305,6 +305,29 @@ def test_what_one_decided_and_what_others_did(
     assert left["id"] == str(waiting.pk)
 
 
+def test_figures_of_what_was_decided(
+    world: World, profile: AccessProfile, reviewer: Caller
+) -> None:
+    for state in (RequestState.APPROVED, RequestState.APPROVED, RequestState.DENIED):
+        world.request(state, profile=profile, reviewer=user_of(reviewer))
+    world.request(RequestState.APPROVED)
+    told = reviewer.get("approvals/figures/").json()
+    assert (told["days"], told["total"], told["denied_percent"]) == (30, 3, 33)
+    assert told["outcomes"] == {
+        "approved": 2,
+        "denied": 1,
+        "automatic": 0,
+        "break_glass": 0,
+        "expired": 0,
+    }
+    assert told["waits"][0] == {"up_to": "P0DT00H05M00S", "count": 3}
+    assert told["waits"][-1] == {"up_to": None, "count": 0}
+    assert told["deciders"] == [{"name": str(reviewer.user), "approved": 2, "denied": 1}]
+    assert Caller(world.person()).get("approvals/figures/", days="90").json()["total"] == 0
+    for days in ("0", "367", "x", "9" * 30):
+        assert list(faults(reviewer.get("approvals/figures/", days=days))) == ["days"]
+
+
 def test_a_longer_page_takes_no_more_queries(
     world: World, profile: AccessProfile, reviewer: Caller
 ) -> None:
