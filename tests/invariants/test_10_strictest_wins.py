@@ -1,11 +1,17 @@
 """Where two rules meet, the narrower one holds."""
 
 import datetime as dt
+from itertools import product
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from accessrequests.actions import file_request, review_request
 from accessrequests.models import AccessRequest, Review
+from accessrequests.policy.document import PolicyDocument, parse
+from accessrequests.policy.effective import Effective, Source, effective
+from accessrequests.policy.facts import Facts
 from accounts.actions import leave_group
 from broker.errors import AlreadyDecided, AuthorityLost, InvalidInput
 from credentials.actions import check_out
@@ -76,3 +82,176 @@ def test_being_in_both_groups_gives_neither_more(world: World) -> None:
     leave_group(by=None, user=both, group=profile.requesters)
     with pytest.raises(InvalidInput, match="no such profile"):
         file_request(by=both, profile_id=profile.pk, justification="Let me.")
+
+
+# ── The endpoint's policy and the profile's ─────────────────────────────────────────────────────
+
+CONDITIONS = [
+    "true",
+    "request.duration <= duration('1h')",
+    "requester.on_call",
+    "'sre' in requester.groups",
+    "size(request.models) == 1",
+    "endpoint.risk != 'critical'",
+]
+conditions = st.sampled_from(CONDITIONS)
+minutes = st.sampled_from([1, 10, 60, 240]).map(lambda count: f"PT{count}M")
+groups = st.lists(st.sampled_from(["sre", "security", "ops"]), unique=True)
+
+
+def with_some(**parts: st.SearchStrategy[object]) -> st.SearchStrategy[dict[str, object]]:
+    return st.fixed_dictionaries({}, optional=parts)
+
+
+steps = st.lists(
+    st.fixed_dictionaries(
+        {
+            "reviewers": st.sampled_from(
+                [{"groups": ["sre"]}, {"groups": ["security"]}, {"endpoint_owner": True}]
+            ),
+            "approvals": st.integers(1, 3),
+        },
+        optional={"skip_when": conditions},
+    ),
+    min_size=1,
+    max_size=3,
+).map(lambda found: [step | {"name": f"Step {at}"} for at, step in enumerate(found)])
+documents = st.fixed_dictionaries(
+    {"slug": st.just("p"), "name": st.just("P"), "steps": steps},
+    optional={
+        "constraints": st.lists(
+            conditions.map(lambda text: {"expression": text, "message": "Not so."}), max_size=2
+        ),
+        "auto_approve_when": conditions,
+        "auto_approve_critical": st.booleans(),
+        "limits": with_some(
+            max_duration=minutes,
+            pending_timeout=minutes,
+            latest_start=minutes,
+            ticket=with_some(required=st.booleans(), pattern=st.just("[A-Z]+-[0-9]+")),
+            justification_length=st.integers(1, 40),
+            requester_factor_age=minutes,
+            reviewer_factor_age=minutes,
+        ),
+        "break_glass": with_some(groups=groups, max_duration=minutes, review_within=minutes),
+    },
+).map(parse)
+NOW = dt.datetime(2026, 3, 2, 9, tzinfo=dt.UTC)
+asks = st.builds(
+    Facts,
+    email=st.just("ada@example.com"),
+    groups=groups.map(frozenset),
+    is_service=st.booleans(),
+    on_call=st.booleans(),
+    profile=st.just("debug"),
+    duration=st.sampled_from([1, 5, 30, 60, 61, 300]).map(lambda m: dt.timedelta(minutes=m)),
+    models=st.sampled_from([frozenset({"a"}), frozenset({"a", "b"})]),
+    ticket=st.sampled_from(["", "OPS-1", "none"]),
+    justification=st.sampled_from(["", "Why.", "Because the deployment of today failed."]),
+    starts_at=st.sampled_from([None, NOW + dt.timedelta(minutes=5), NOW + dt.timedelta(hours=3)]),
+    extension=st.booleans(),
+    break_glass=st.booleans(),
+    endpoint=st.just("chat"),
+    kind=st.just("inference"),
+    environment=st.just("production"),
+    risk=st.sampled_from(["low", "critical"]),
+    connected_systems=st.just(()),
+    now=st.just(NOW),
+)
+
+
+def together(*policies: PolicyDocument) -> Effective:
+    return effective(
+        [Source(f"p{at}", 1, policy) for at, policy in enumerate(policies)],
+        default_duration=dt.timedelta(minutes=30),
+        max_duration=dt.timedelta(hours=4),
+        pending_timeout=dt.timedelta(days=1),
+    )
+
+
+FOREVER = dt.timedelta.max
+
+
+@settings(max_examples=150, deadline=None)
+@given(documents, documents, asks)
+def test_two_policies_are_in_no_item_laxer_than_either(
+    first: PolicyDocument, second: PolicyDocument, ask: Facts
+) -> None:
+    both = together(first, second)
+    said = both.decide(ask)
+    for one in (together(first), together(second)):
+        assert both.max_duration <= one.max_duration
+        assert both.default_duration <= both.max_duration
+        assert both.pending_timeout <= one.pending_timeout
+        assert both.justification_length >= one.justification_length
+        # None of these means that no start may be chosen, and that no factor is needed.
+        nothing = dt.timedelta(0)
+        assert (both.latest_start or nothing) <= (one.latest_start or nothing)
+        assert (both.requester_factor_age or FOREVER) <= (one.requester_factor_age or FOREVER)
+        assert (both.reviewer_factor_age or FOREVER) <= (one.reviewer_factor_age or FOREVER)
+        if both.break_glass is not None:
+            assert one.break_glass is not None
+            assert set(both.break_glass.groups) <= set(one.break_glass.groups)
+            assert both.break_glass.max_duration <= one.break_glass.max_duration
+            assert both.break_glass.review_within <= one.break_glass.review_within
+        alone = one.decide(ask)
+        # Who may not break the glass at all isn't told how long they could have.
+        hidden = {"duration"} if "break_glass" in said.problems else set()
+        assert alone.problems.keys() - hidden <= said.problems.keys()
+        assert bool(alone.problems) <= bool(said.problems)
+        assert alone.automatic or not said.automatic
+        # Each of its steps is asked of the same people, at least as often.
+        mine = [each for each in alone.steps if not each.skipped]
+        theirs = [each for each in said.steps if not each.skipped]
+        if not all(each.skip_when for each in one.steps):
+            for needed in mine:
+                assert any(
+                    each.step.reviewers == needed.step.reviewers
+                    and each.step.approvals >= needed.step.approvals
+                    for each in theirs
+                )
+            assert sum(each.step.approvals for each in theirs) >= sum(
+                each.step.approvals for each in mine
+            )
+    assert any(not each.skipped for each in said.steps), "somebody is asked"
+
+
+@settings(max_examples=50, deadline=None)
+@given(documents, asks)
+def test_a_policy_twice_is_that_policy(policy: PolicyDocument, ask: Facts) -> None:
+    once, twice = together(policy), together(policy, policy)
+    assert twice.steps == once.steps
+    assert twice.decide(ask).automatic == once.decide(ask).automatic
+    assert twice.decide(ask).problems.keys() == once.decide(ask).problems.keys()
+
+
+@settings(max_examples=50, deadline=None)
+@given(documents, documents, asks)
+def test_which_of_them_is_the_endpoint_s_changes_no_ruling(
+    first: PolicyDocument, second: PolicyDocument, ask: Facts
+) -> None:
+    one, other = together(first, second).decide(ask), together(second, first).decide(ask)
+    assert one.problems.keys() == other.problems.keys()
+    assert one.automatic == other.automatic
+
+
+def test_nothing_is_automatic_on_a_critical_endpoint_but_in_words() -> None:
+    step = {"name": "Review", "reviewers": {"groups": ["sre"]}}
+    text = {"slug": "p", "name": "P", "steps": [step], "auto_approve_when": "true"}
+    ask = Facts(
+        **{
+            **dict.fromkeys(("email", "profile", "ticket", "endpoint", "kind", "environment"), ""),
+            **dict.fromkeys(("is_service", "on_call", "extension", "break_glass"), False),
+        },
+        groups=frozenset(),
+        duration=dt.timedelta(minutes=5),
+        models=frozenset({"a"}),
+        justification="Why.",
+        starts_at=None,
+        risk="critical",
+        connected_systems=(),
+        now=NOW,
+    )
+    for words in product([False, True], repeat=2):
+        each = [parse(text | {"auto_approve_critical": word}) for word in words]
+        assert together(*each).decide(ask).automatic == all(words)

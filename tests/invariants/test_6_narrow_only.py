@@ -11,9 +11,12 @@ from django.test import Client
 from accessrequests.actions import file_request, review_request
 from accessrequests.models import AccessRequest, Grant, Review
 from accessrequests.states import RequestState
+from accounts.models import User
 from audit import clock
+from audit.ids import new_id
 from broker.errors import InvalidInput
 from credentials.actions import check_out
+from tests.accessrequests.policies import govern, step
 from tests.invariants.by_hand import by_hand
 from tests.servers import Servers
 from tests.world import World
@@ -272,3 +275,222 @@ def test_postgresql_refuses_to_forget(how: str, table: str, world: World) -> Non
     check_out(by=grant.holder, grant_id=grant.pk)
     with pytest.raises(DatabaseError, match="pgtrigger: Cannot"):
         by_hand(how.format(table))
+
+
+# ── Approving less, and extending ───────────────────────────────────────────────────────────────
+
+
+def approve(request: AccessRequest, **less: Any) -> Review:
+    reviewer = User.objects.filter(
+        memberships__group=request.profile.reviewers_id, reviews=None
+    ).first()
+    return review_request(
+        by=reviewer or World("").person(request.profile.reviewers),
+        request_id=request.pk,
+        verdict=Review.Verdict.APPROVE,
+        **less,
+    )
+
+
+def test_less_is_what_is_granted(world: World) -> None:
+    request = ask(world, duration=2 * HOUR)
+    begin = clock.now() + HOUR
+    approve(request, duration=HOUR / 2, models=["demo-small"], starts_at=begin)
+    grant = Grant.objects.get(request=request)
+    assert (grant.scope, grant.starts_at) == ({"models": ["demo-small"]}, begin)
+    assert grant.ends_at == begin + HOUR / 2
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"duration": HOUR + dt.timedelta(microseconds=1)}, "duration"),
+        ({"duration": dt.timedelta(seconds=59)}, "duration"),
+        ({"duration": -HOUR}, "duration"),
+        ({"models": ["demo-small", "demo-large"]}, "models"),
+        ({"models": ["demo-slow"]}, "models"),
+        ({"models": []}, "models"),
+        ({"models": [""]}, "models"),
+        ({"starts_at": dt.timedelta(minutes=-1)}, "starts_at"),
+        ({"starts_at": dt.timedelta(days=31)}, "starts_at"),
+    ],
+)
+def test_a_review_widens_nothing(more: dict[str, Any], field: str, world: World) -> None:
+    request = ask(world, duration=HOUR, models=["demo-small"])
+    if "starts_at" in more:
+        more = {"starts_at": clock.now() + more["starts_at"]}
+    with pytest.raises(InvalidInput) as caught:
+        approve(request, **more)
+    assert list(caught.value.errors) == [field]
+    assert not request.reviews.exists()
+
+
+def test_an_earlier_start_than_was_asked_for_is_more(world: World) -> None:
+    request = ask(world, starts_at=clock.now() + 3 * HOUR)
+    with pytest.raises(InvalidInput, match="later"):
+        approve(request, starts_at=clock.now() + 2 * HOUR)
+
+
+def test_several_approvals_narrow_together_and_none_takes_it_back(world: World) -> None:
+    profile = world.profile(models=["demo-large", "demo-small"], max_duration=2 * HOUR)
+    world.person(profile.reviewers)
+    world.person(profile.reviewers)
+    govern(profile, step(approvals=2))
+    request = file_request(
+        by=world.person(profile.requesters),
+        profile_id=profile.pk,
+        justification="Ticket 4711.",
+        duration=2 * HOUR,
+    )
+    approve(request, models=["demo-small"])
+    for more in ({"models": ["demo-large"]}, {"models": ["demo-large", "demo-small"]}):
+        with pytest.raises(InvalidInput, match="models"):
+            approve(request, **more)
+    approve(request, duration=HOUR)
+    grant = Grant.objects.get(request=request)
+    assert grant.scope == {"models": ["demo-small"]}
+    assert grant.ends_at - grant.starts_at == HOUR
+
+
+def test_a_denial_gives_nothing_less(world: World) -> None:
+    request = ask(world)
+    with pytest.raises(InvalidInput):
+        review_request(
+            by=world.person(request.profile.reviewers),
+            request_id=request.pk,
+            verdict=Review.Verdict.DENY,
+            reason="No.",
+            duration=HOUR / 2,
+        )
+
+
+def extend(grant: Grant, **fields: Any) -> AccessRequest:
+    return file_request(
+        by=grant.holder,
+        profile_id=grant.request.profile_id,
+        justification="It takes longer.",
+        extends=grant.pk,
+        **fields,
+    )
+
+
+def narrowed(world: World) -> Grant:
+    """A grant of one model, of a profile with two."""
+    request = ask(world, duration=HOUR, models=["demo-small"])
+    approve(request)
+    return Grant.objects.get(request=request)
+
+
+def test_an_extension_is_of_the_grant_and_follows_it(world: World) -> None:
+    grant = narrowed(world)
+    request = extend(grant, duration=HOUR)
+    assert request.scope == {"models": ["demo-small"]}
+    approve(request)
+    following = Grant.objects.get(request=request)
+    assert following.starts_at == grant.ends_at
+    assert following.ends_at == grant.ends_at + HOUR
+    assert (following.state, following.scope) == ("scheduled", grant.scope)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"models": ["demo-small", "demo-large"]}, "models"),
+        ({"models": ["demo-large"]}, "models"),
+        ({"duration": 3 * HOUR}, "duration"),
+        ({"break_glass": True}, "break_glass"),
+        ({"starts_at": HOUR}, "starts_at"),
+    ],
+)
+def test_an_extension_widens_nothing(fields: dict[str, Any], field: str, world: World) -> None:
+    """The profile would give the other model; the grant doesn't have it."""
+    grant = narrowed(world)
+    if "starts_at" in fields:
+        fields = {"starts_at": clock.now() + HOUR}
+    with pytest.raises(InvalidInput) as caught:
+        extend(grant, **fields)
+    assert field in caught.value.errors
+    assert not grant.extensions.exists()
+
+
+def test_nobody_extends_another_s_grant(world: World) -> None:
+    grant = narrowed(world)
+    with pytest.raises(InvalidInput, match="You hold no such grant"):
+        file_request(
+            by=world.person(grant.request.profile.requesters),
+            profile_id=grant.request.profile_id,
+            justification="Me too.",
+            extends=grant.pk,
+        )
+
+
+def test_a_reviewer_moves_no_extension(world: World) -> None:
+    request = extend(narrowed(world))
+    with pytest.raises(InvalidInput, match="begins when its grant ends"):
+        approve(request, starts_at=clock.now() + 2 * HOUR)
+
+
+def by_sql(sql: str, *values: Any) -> None:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(sql, values)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("scope", '{"models": ["demo-small", "demo-large"]}'),
+        ("scope", '{"models": ["demo-small"], "tools": ["shell"]}'),
+        ("duration", "2 hours"),
+    ],
+)
+def test_postgresql_refuses_a_review_that_widens(column: str, value: str, world: World) -> None:
+    request = ask(world, duration=HOUR, models=["demo-small"])
+    with pytest.raises(DatabaseError, match="a review only narrows"):
+        by_sql(
+            f"INSERT INTO accessrequests_review (id, request_id, reviewer_id, step, verdict,"  # noqa: S608
+            f" reason, {column}) VALUES (%s, %s, %s, 0, 'approve', '', %s)",
+            new_id(),
+            request.pk,
+            world.person(request.profile.reviewers).pk,
+            value,
+        )
+
+
+@pytest.mark.parametrize(
+    ("less", "more"),
+    [
+        ({"duration": HOUR / 2}, {}),
+        ({"scope": {"models": ["demo-small"]}}, {"scope": {"models": ["demo-large"]}}),
+        ({"starts_at": HOUR}, {}),
+    ],
+)
+def test_postgresql_refuses_a_grant_beyond_what_a_review_left(
+    less: dict[str, Any], more: dict[str, Any], world: World
+) -> None:
+    request = ask(world, duration=HOUR)
+    if "starts_at" in less:
+        less = {"starts_at": clock.now() + HOUR}
+    reviewer = world.person(request.profile.reviewers)
+    Review.objects.create(request=request, reviewer=reviewer, verdict="approve", **less)
+    AccessRequest.objects.filter(pk=request.pk).update(
+        state=RequestState.APPROVED, decided_at=clock.now(), decided_by="me", remind_at=None
+    )
+    with pytest.raises(DatabaseError, match="beyond what was approved"):
+        insert_grant(request, **more)
+
+
+@pytest.mark.parametrize("off", [-dt.timedelta(seconds=1), dt.timedelta(seconds=1)])
+def test_postgresql_refuses_an_extension_with_a_gap_or_an_overlap(
+    off: dt.timedelta, world: World
+) -> None:
+    grant = narrowed(world)
+    request = extend(grant, duration=HOUR)
+    reviewer = world.person(request.profile.reviewers)
+    Review.objects.create(request=request, reviewer=reviewer, verdict="approve")
+    AccessRequest.objects.filter(pk=request.pk).update(
+        state=RequestState.APPROVED, decided_at=clock.now(), decided_by="me", remind_at=None
+    )
+    begin = grant.ends_at + off
+    with pytest.raises(DatabaseError, match="beyond what was approved"):
+        insert_grant(request, starts_at=begin, ends_at=begin + HOUR / 2)
+    insert_grant(request, starts_at=grant.ends_at, ends_at=grant.ends_at + HOUR)
