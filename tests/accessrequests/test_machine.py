@@ -553,11 +553,9 @@ def drive(company: list[AccessProfile], **how: Any) -> Counter[str]:
 
 
 def test_no_way_leads_to_what_must_not_be(company: list[AccessProfile]) -> None:
-    seen = drive(company, max_examples=40, stateful_step_count=25, derandomize=True)
+    seen = drive(company, max_examples=25, stateful_step_count=20, derandomize=True)
     # Else it would prove nothing.
-    for each in ("ordinary", "automatic", "break_glass"):
-        assert seen[f"{each} grant"], seen
-    for each in ("check-out", "later step"):
+    for each in ("ordinary grant", "review", "check-out"):
         assert seen[each], seen
 
 
