@@ -40,7 +40,8 @@ def note_absence(
     other = None
     if delegate.strip():
         email = User.objects.normalize_email(delegate)
-        other = User.objects.active().filter(email=email, owner=None).first()
+        if email.isprintable():  # PostgreSQL refuses to look for what it can't hold
+            other = User.objects.active().filter(email=email, owner=None).first()
         if other is None:
             errors["delegate"] = "There is no such person."
         elif other.pk == by.pk:

@@ -68,7 +68,10 @@ def hand_over(*, by: User, request_id: uuid.UUID | str, to: str, note: str = "")
     note = note.strip()
     if len(note) > NOTE_LENGTH or "\x00" in note:
         raise InvalidInput({"note": f"Must be at most {NOTE_LENGTH} plain characters."})
-    other = User.objects.active().filter(email=User.objects.normalize_email(to)).first()
+    email = User.objects.normalize_email(to)
+    other = None
+    if email.isprintable():  # PostgreSQL refuses to look for what it can't hold
+        other = User.objects.active().filter(email=email).first()
     if other is not None and other.pk == by.pk:
         raise InvalidInput({"to": "That is you."})
     if (
