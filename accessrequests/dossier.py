@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from accessrequests.actions.authority import check_authority
 from accessrequests.actions.granting import approved_terms
+from accessrequests.facts import effective_for
 from accessrequests.models import AccessRequest, Comment, Grant, HandOver, Review
 from accessrequests.policy.document import Reviewers
 from accessrequests.routing import in_words, reviewers_of
@@ -129,11 +130,13 @@ def left_out(review: Review) -> list[str]:
 
 
 def differences(
-    profile: AccessProfile, asked_for: dt.timedelta, models: frozenset[str]
+    profile: AccessProfile, asked_for: dt.timedelta, models: frozenset[str], usual: dt.timedelta
 ) -> list[str]:
-    """How an ask differs from what the profile gives by default, in words; empty if it doesn't."""
+    """How an ask differs from what is given by default, in words; empty if it doesn't.
+
+    `usual` is how long the profile's policies give by default.
+    """
     found = []
-    usual = profile.default_duration
     if asked_for > usual:
         found.append(f"{duration(asked_for - usual)} longer than the default of {duration(usual)}")
     elif asked_for < usual:
@@ -254,7 +257,12 @@ def dossier(request: AccessRequest, now: dt.datetime) -> Dossier:
         steps=_steps(request),
         obstacle=_obstacle(request),
         terms=terms,
-        difference=differences(request.profile, request.duration, request.asked.models),
+        difference=differences(
+            request.profile,
+            request.duration,
+            request.asked.models,
+            effective_for(request.profile).default_duration,
+        ),
         signals=_signals(request, history),
         history=history,
         conversation=_conversation(request),

@@ -150,7 +150,12 @@ def previewed(by: User, profile: object, ask: dict[str, Any], now: dt.datetime) 
         "max_duration": asked.effective.max_duration,
         "may_break_glass": asked.may_break_glass,
         "reviewer_sees": {
-            "differences": differences(asked.profile, asked.duration, asked.scope.models)
+            "differences": differences(
+                asked.profile,
+                asked.duration,
+                asked.scope.models,
+                asked.effective.default_duration,
+            )
         },
         "revocation": asked.profile.revocation,
         "needs_factor_within": asked.effective.requester_factor_age,

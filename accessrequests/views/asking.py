@@ -181,7 +181,9 @@ def _preview(request: HttpRequest, desk: Desk, form: RequestForm) -> dict[str, A
                 # Nobody decides by it where it's decided without them.
                 "difference": []
                 if asked.automatic or asked.break_glass
-                else differences(desk.profile, asked.duration, asked.scope.models),
+                else differences(
+                    desk.profile, asked.duration, asked.scope.models, desk.holds.default_duration
+                ),
                 "cost": cost(
                     desk.user, asked, ticket=ask["ticket"], justification=ask["justification"]
                 ),

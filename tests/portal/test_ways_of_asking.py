@@ -126,6 +126,7 @@ def test_limits_of_the_policy(desk: Any, world: World) -> None:
     )
     page = client.get(url(profile)).content.decode()
     assert 'value="15" checked' in page
+    assert "Your reviewer will see" not in page
     assert 'value="240"' not in page
     assert "Must match <code>OPS-[0-9]+</code>" in page
     assert "At least 20 characters." in page
