@@ -62,7 +62,7 @@ class SelfReview(Forbidden):
 
 
 class NeedsPerson(Forbidden):
-    """This takes a signed-in person: an API token alone approves nothing and changes no policy."""
+    """This takes a signed-in person: an API token approves nothing and breaks no glass."""
 
     code = "needs-person"
     title = "A person is needed"

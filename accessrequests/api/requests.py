@@ -213,6 +213,8 @@ class RequestViewSet(
         body = FileSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         asked = dict(body.validated_data)
+        if asked.get("break_glass"):
+            check_person(request, "Access before a review takes a signed-in person.")
         filed = actions.file_request(
             by=caller(request),
             profile_id=asked.pop("profile"),
@@ -245,6 +247,8 @@ class RequestViewSet(
         body = TogetherSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         asked = dict(body.validated_data)
+        if asked.get("break_glass"):
+            check_person(request, "Access before a review takes a signed-in person.")
         filed = actions.file_together(
             by=caller(request),
             profile_ids=asked.pop("profiles"),

@@ -32,6 +32,7 @@ from broker.errors import InvalidInput
 
 SHORTEST, LONGEST = dt.timedelta(minutes=1), dt.timedelta(days=365)
 
+RESERVED = frozenset({"new", "schema"})  # they stand where a policy's slug does in addresses
 _SLUG = r"^[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?$"
 _PROFILE = r"^[a-z0-9-]{1,50}/[a-z0-9-]{1,50}$"
 _EMAIL = r"^[^@\s]+@[^@\s]+$"
@@ -260,10 +261,16 @@ class AppliesTo(Part):
     endpoints: tuple[Slug, ...] = ()
 
 
+def _free(slug: str) -> str:
+    if slug in RESERVED:
+        raise PydanticCustomError("slug", "Is the name of a page; use another", {})
+    return slug
+
+
 class PolicyDocument(Part):
     """A policy."""
 
-    slug: Slug
+    slug: Annotated[Slug, AfterValidator(_free)]
     name: Sentence
     description: Annotated[str, AfterValidator(_readable)] = ""
     applies_to: AppliesTo = AppliesTo()

@@ -199,3 +199,10 @@ def test_any_text_is_read_or_refused(text):
 
 def test_yaml_of_others_reads_what_is_written():
     assert yaml.safe_load(write(read(GOOD)))["steps"][0]["approvals"] == 2
+
+
+@pytest.mark.parametrize("slug", ["new", "schema"])
+def test_a_policy_is_not_named_like_a_page(slug: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read(f"slug: {slug}\nname: A\nsteps: [{{name: B, reviewers: {{groups: [c]}}}}]\n")
+    assert caught.value.errors == {"line 1, slug": "Is the name of a page; use another."}
