@@ -60,7 +60,9 @@ def wait_words(at: int) -> str:
         return f"Within {duration(WAITS[0])}"
     if at == len(WAITS):
         return f"More than {duration(WAITS[-1])}"
-    return f"{duration(WAITS[at - 1])} to {duration(WAITS[at])}"
+    (start, unit), end = duration(WAITS[at - 1]).split(), duration(WAITS[at])
+    # "5 to 15 minutes", but "15 minutes to 1 hour".
+    return f"{start} to {end}" if unit.rstrip("s") in end else f"{start} {unit} to {end}"
 
 
 def _percent(part: int, whole: int) -> int:

@@ -353,7 +353,7 @@
   function send(field) {
     const form = field.form;
     const button = form.querySelector(`[data-send="${field.dataset.sends || "c"}"]`) || form.querySelector("[data-send]");
-    if (button) form.requestSubmit(button);
+    if (button) button.click();
   }
 
   function selectInQueue() {

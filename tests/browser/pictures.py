@@ -124,6 +124,7 @@ def test_pictures(
     _snap(ben, "keyboard", size, theme)
     ben.go(f"/requests/{scene.queue[0].pk}/")
     _snap(ben, "request-review", size, theme)
+    _desk(ben, scene, size, theme)
 
     chidi = visit(**look)
     chidi.sign_in(scene.chidi, PASSWORD)
@@ -172,6 +173,38 @@ def test_pictures_of_asking(
     page.get_by_role("button", name="Ask for access").click()
     _snap(ana, "ask-strict-errors", size, theme)
     _keep_small(size, theme)
+
+
+def _desk(ben: Visitor, scene: Scene, size: str, theme: str) -> None:
+    """The reviewer's dashboard in all its states."""
+    page = ben.page
+    for name, path in {
+        "approvals-owed": f"/approvals/?request={scene.owed.pk}",
+        "approvals-asked": f"/approvals/?request={scene.queue[0].pk}",
+        "approvals-none": "/approvals/?q=zzz",
+        "approvals-decided": "/approvals/decided/",
+        "approvals-others": "/approvals/others/",
+        "approvals-figures": "/approvals/figures/",
+    }.items():
+        ben.go(path)
+        _snap(ben, name, size, theme)
+    ben.go(f"/approvals/?request={scene.queue[2].pk}")
+    page.locator("#less-fold > summary").click()
+    page.locator("[name=models]").first.uncheck()
+    _snap(ben, "approvals-less", size, theme)
+    page.locator("#hand-fold > summary").click()
+    page.locator("#talk-fold > summary").click()
+    _snap(ben, "approvals-talk", size, theme)
+    for tick in page.locator("[name=requests]").all()[1:3]:
+        tick.check()
+    _snap(ben, "approvals-selected", size, theme)
+    page.get_by_role("button", name="Deny selected").click()
+    page.locator(".bulk .errorlist").wait_for()
+    _snap(ben, "approvals-selected-error", size, theme)
+    page.locator("#bulk-reason").fill("Use staging first.")
+    page.get_by_role("button", name="Deny selected").click()
+    page.locator(".results").wait_for()
+    _snap(ben, "approvals-results", size, theme)
 
 
 def _keep_small(size: str, theme: str) -> None:

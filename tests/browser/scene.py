@@ -8,8 +8,14 @@ from zoneinfo import ZoneInfo
 
 from django.db import connection
 
-from accessrequests.actions import cancel_request, file_request, review_request
-from accessrequests.models import AccessRequest, Grant, Review
+from accessrequests.actions import (
+    cancel_request,
+    comment,
+    file_request,
+    hand_over,
+    review_request,
+)
+from accessrequests.models import AccessRequest, Comment, Grant, Review, Tally
 from accounts.actions import create_user, join_group
 from accounts.models import Group, User
 from broker.demo import data
@@ -34,6 +40,7 @@ class Scene:
     pending: AccessRequest
     denied: AccessRequest
     queue: list[AccessRequest]
+    owed: AccessRequest
     profile: AccessProfile
 
 
@@ -224,4 +231,80 @@ def build() -> Scene:
         by=tomas, profile_id=contract.pk, justification="Wrong endpoint, sorry."
     )
     cancel_request(by=tomas, request_id=mistaken.pk)
-    return Scene(ana, ben, chidi, newcomer, fresh, low, ended, pending, denied, queue, support)
+    owed = _more_to_decide(queue, fresh, ben, dana, {"support": support, "embed": embeddings})
+    _figures([support, triage, experiment], [ben, dana])
+    return Scene(
+        ana, ben, chidi, newcomer, fresh, low, ended, pending, denied, queue, owed, support
+    )
+
+
+def _more_to_decide(
+    queue: list[AccessRequest],
+    fresh: Grant,
+    ben: User,
+    dana: User,
+    profiles: dict[str, AccessProfile],
+) -> AccessRequest:
+    """What else a queue can show: a review that is owed, an extension, a later start, talk."""
+    farid = User.objects.get(email="farid@example.com")
+    owed = file_request(
+        by=farid,
+        profile_id=profiles["support"].pk,
+        justification="The assistant refunds every order it is asked about. Stopping the tool.",
+        duration=dt.timedelta(minutes=30),
+        break_glass=True,
+    )
+    _back(owed, 4)
+    file_request(
+        by=fresh.holder,
+        profile_id=profiles["support"].pk,
+        justification="The French answer comes from a cached prompt; I need to try the fix.",
+        duration=dt.timedelta(minutes=45),
+        extends=fresh.pk,
+    )
+    file_request(
+        by=queue[2].requester,
+        profile_id=profiles["embed"].pk,
+        justification="Re-index the catalogue once the nightly import is through.",
+        starts_at=dt.datetime.now(dt.UTC) + dt.timedelta(hours=7),
+    )
+    mei, tomas = queue[0], queue[1]
+    comment(
+        by=ben,
+        request_id=mei.pk,
+        text="Is two hours enough? And do you need demo-slow for reading tool calls?",
+        kind=Comment.Kind.QUESTION,
+    )
+    hand_over(by=dana, request_id=tomas.pk, to=ben.email, note="You were on the last one.")
+    review_request(
+        by=dana,
+        request_id=queue.pop().pk,
+        verdict=Review.Verdict.DENY,
+        reason="The handbook has salaries in it; take the public one.",
+    )
+    return owed
+
+
+def _figures(profiles: list[AccessProfile], reviewers: list[User]) -> None:
+    """A month of decisions, as the tallies count them."""
+    today = dt.datetime.now(dt.UTC).date()
+    waits = (34, 27, 19, 9, 4, 2)
+    for at, number in enumerate(waits):
+        for who, share in zip(reviewers, (3, 2), strict=True):
+            for outcome, part in (("approved", 5), ("denied", 1)):
+                Tally.objects.create(
+                    day=today - dt.timedelta(days=1 + at),
+                    profile=profiles[at % 3],
+                    reviewer=who,
+                    outcome=outcome,
+                    wait=at,
+                    count=max(1, number * share * part // 30),
+                )
+    for outcome, number in (("automatic", 41), ("break_glass", 2), ("expired", 5)):
+        Tally.objects.create(
+            day=today - dt.timedelta(days=2),
+            profile=profiles[0],
+            outcome=outcome,
+            wait=0,
+            count=number,
+        )

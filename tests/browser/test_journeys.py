@@ -1,5 +1,6 @@
 """The main stories, in a browser, as their people walk through them."""
 
+import datetime as dt
 import re
 from collections.abc import Callable
 from typing import Any
@@ -71,8 +72,6 @@ def test_the_whole_story(visit: Visit, people: dict[str, Any], sweep: Any) -> No
 def test_a_countdown_moves_and_ends_by_itself(
     visit: Visit, people: dict[str, Any], world: World
 ) -> None:
-    import datetime as dt
-
     grant = world.grant(
         profile=people["profile"],
         requester=people["ana"],
@@ -277,3 +276,151 @@ def test_following_a_notification_reads_it(visit: Visit, people: dict[str, Any])
     page.get_by_role("button", name="Mark read Ben asks once more").click()
     expect(page.locator(".is-unread")).to_have_count(0)
     expect(page.get_by_role("link", name="Notifications", exact=True)).to_be_visible()
+
+
+def test_two_steps_the_second_narrows(visit: Visit, people: dict[str, Any], world: World) -> None:
+    security = world.group()
+    chidi = world.person(security, password=PASSWORD, full_name="Chidi Eze")
+    world.policy(
+        profile=people["profile"],
+        steps=[
+            {"name": "Platform", "reviewers": {"profile_reviewers": True}},
+            {"name": "Security", "reviewers": {"groups": [security.slug]}},
+        ],
+    )
+    row = world.request(
+        profile=people["profile"],
+        requester=people["ana"],
+        reviewer=people["ben"],
+        models=["demo-large", "demo-small"],
+    )
+    ben = visit()
+    desk = ben.sign_in(people["ben"])
+    ben.go("/approvals/")
+    expect(desk.locator("#detail")).to_contain_text("Security")
+    desk.get_by_role("button", name="Approve 1 hour").click()
+    expect(desk.get_by_role("status").first).to_contain_text("It still waits for “Security”")
+    assert not Grant.objects.filter(request=row).exists()
+
+    page = visit().sign_in(chidi)
+    page.goto(f"{desk.url.partition('/approvals')[0]}/approvals/")
+    expect(page.locator("#detail")).to_contain_text("Ben Okafor approved")
+    page.locator("#less-fold > summary").click()
+    expect(page.get_by_role("button", name="Approve 1 hour")).to_be_hidden()
+    page.get_by_label("For (1 hour asked)").select_option(label="30 minutes")
+    page.get_by_role("checkbox", name="demo-large").uncheck()
+    page.get_by_role("button", name="Approve as changed").click()
+    expect(page.get_by_role("status").first).to_contain_text("Approved less: 30 minutes")
+    grant = Grant.objects.get(request=row)
+    assert grant.ends_at - grant.starts_at == dt.timedelta(minutes=30)
+    assert grant.allowed.models == {"demo-small"}
+
+
+def test_break_glass_and_its_review(visit: Visit, people: dict[str, Any], world: World) -> None:
+    from accessrequests.actions import file_request
+
+    world.policy(
+        profile=people["profile"],
+        break_glass={"groups": [people["profile"].requesters.slug], "max_duration": "PT30M"},
+    )
+    row = file_request(
+        by=people["ana"],
+        profile_id=people["profile"].pk,
+        justification="Everything is down.",
+        duration=dt.timedelta(minutes=30),
+        break_glass=True,
+    )
+    ben = visit()
+    page = ben.sign_in(people["ben"])
+    ben.go("/approvals/")
+    expect(page.locator("#queue-list")).to_contain_text("Review owed")
+    expect(page.locator("#detail")).to_contain_text("This access is already on")
+    page.get_by_label("Reason").fill("It was not down.")
+    page.get_by_role("button", name="Deny and end it now").click()
+    expect(page.get_by_role("status").first).to_contain_text("Their access has ended")
+    ben.go(f"/requests/{row.pk}/")
+    expect(page.get_by_role("main")).to_contain_text("ended it by the review afterwards")
+    assert Grant.objects.get(request=row).end_reason == "review_denied"
+
+
+def test_the_desk_by_keyboard(visit: Visit, people: dict[str, Any], world: World) -> None:
+    rows = [world.request(profile=people["profile"], reviewer=people["ben"]) for _ in range(4)]
+    dana = world.person(people["profile"].reviewers, full_name="Dana Levi")
+    ben = visit()
+    page, keys = ben.sign_in(people["ben"]), ben.page.keyboard
+    ben.go(f"/approvals/?request={rows[0].pk}")
+
+    keys.press("q")
+    expect(page.get_by_label(re.compile("^To Person"))).to_be_focused()
+    keys.type("Which just order? a d x")
+    keys.press("Control+Enter")
+    expect(page.locator("#detail .story")).to_contain_text("Which just order? a d x")
+    expect(page.get_by_role("status").first).to_contain_text("Asked.")
+    assert rows[0].comments.get().kind == "question"
+
+    keys.press("h")
+    expect(page.get_by_label("To", exact=True)).to_be_focused()
+    keys.press("Tab")
+    keys.type("Yours.")
+    keys.press("Enter")
+    expect(page.get_by_role("status").first).to_contain_text("Handed to Dana Levi")
+    assert rows[0].hand_overs.get().to == dana
+
+    keys.press("l")
+    expect(page.get_by_label("For (1 hour asked)")).to_be_focused()
+    keys.press("Escape")
+    keys.press("j")
+    expect(page.locator("#detail")).to_contain_text(str(rows[1].requester))
+    keys.press("x")
+    keys.press("ArrowDown")
+    expect(page.locator("#detail")).to_contain_text(str(rows[2].requester))
+    keys.press("x")
+    expect(page.get_by_text("2 selected")).to_be_visible()
+    keys.press("D")
+    expect(page.locator("#bulk-reason")).to_be_focused()
+    keys.press("Escape")
+    keys.press("A")
+    expect(page.get_by_role("button", name="Approve selected")).to_be_focused()
+    keys.press("Enter")
+    expect(page.get_by_role("heading", name="What became of them")).to_be_focused()
+    expect(page.locator(".results")).to_contain_text(str(rows[2].requester))
+    assert Grant.objects.filter(request__in=rows).count() == 2
+
+    keys.press("g")
+    keys.press("d")
+    page.wait_for_url("**/approvals/decided/")
+    expect(page.get_by_role("table")).to_contain_text(str(rows[1].requester))
+    keys.press("g")
+    keys.press("f")
+    page.wait_for_url("**/approvals/figures/")
+    keys.press("g")
+    keys.press("w")
+    page.wait_for_url("**/approvals/")
+    keys.press("/")
+    keys.type(rows[3].requester.full_name)
+    expect(page.locator(f"#q-{rows[0].pk}")).to_have_count(0)
+    expect(page.locator(f"#q-{rows[3].pk}")).to_be_visible()
+    assert "q=" in page.url
+
+
+def test_what_is_typed_and_selected_outlives_an_update(
+    visit: Visit, people: dict[str, Any], world: World
+) -> None:
+    from accessrequests.actions import review_request
+    from accessrequests.models import Review
+
+    rows = [world.request(profile=people["profile"], reviewer=people["ben"]) for _ in range(3)]
+    dana = world.person(people["profile"].reviewers, full_name="Dana Levi")
+    ben = visit()
+    page = ben.sign_in(people["ben"])
+    page.clock.install()
+    ben.go("/approvals/")
+    page.locator(f"#t-{rows[1].pk}").check()
+    page.get_by_label("Reason").fill("Because")
+    review_request(by=dana, request_id=rows[0].pk, verdict=Review.Verdict.APPROVE)
+    page.clock.fast_forward(16_000)
+    expect(page.locator(f"#q-{rows[0].pk}")).to_have_count(0)
+    expect(page.locator("#detail-news")).to_contain_text("approved by Dana Levi")
+    expect(page.locator(f"#t-{rows[1].pk}")).to_be_checked()
+    expect(page.get_by_label("Reason")).to_have_value("Because")
+    expect(page.get_by_label("Reason")).to_be_focused()

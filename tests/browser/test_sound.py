@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from accessrequests.models import AccessRequest
+from accessrequests.actions import comment, hand_over, review_request
+from accessrequests.models import AccessRequest, Comment, Review
 from accounts.models import User
 from notifications.actions import mark_read
 from notifications.kinds import Kind
@@ -42,6 +43,11 @@ def pages(world: World, committed: None) -> tuple[Any, Any, dict[str, str]]:
     pending = world.request(profile=profile, requester=ana, reviewer=ben)
     waiting = world.request(profile=other, reviewer=ben)
     told(ana, pending)
+    by_me, by_ben = (world.request(profile=other, reviewer=ben) for _ in range(2))
+    review_request(by=ana, request_id=by_me.pk, verdict=Review.Verdict.APPROVE)
+    review_request(by=ben, request_id=by_ben.pk, verdict=Review.Verdict.DENY, reason="No.")
+    comment(by=ben, request_id=waiting.pk, text="What for?", kind=Comment.Kind.QUESTION)
+    hand_over(by=ben, request_id=waiting.pk, to=ana.email, note="Yours.")
     policy = world.policy(profile=profile)
     paths = {
         "home": "/",
@@ -53,6 +59,9 @@ def pages(world: World, committed: None) -> tuple[Any, Any, dict[str, str]]:
         "request": f"/requests/{pending.pk}/",
         "deciding": f"/requests/{waiting.pk}/",
         "approvals": "/approvals/",
+        "decided": "/approvals/decided/",
+        "decided without": "/approvals/others/",
+        "figures": "/approvals/figures/",
         "grant": f"/grants/{grant.pk}/",
         "ended": f"/grants/{ended.pk}/",
         "record": "/record/",
@@ -117,6 +126,12 @@ def test_every_page(visit: Callable[..., Visitor], pages: Any, phone: bool, dark
     visitor.page.get_by_role("button", name="Ask for access").click()
     look(visitor, "asking with errors")
     visitor.go(paths["approvals"])
+    visitor.page.locator("[name=requests]").first.check()
+    for fold in visitor.page.locator("#detail .fold > summary").all():
+        fold.click()
+    visitor.page.locator("[name=models]").first.uncheck()
+    look(visitor, "approvals, all open")
+    visitor.go(paths["approvals"])
     visitor.page.get_by_role("button", name="Deny").click()
     visitor.page.get_by_text("Say why").wait_for()
     look(visitor, "denying with errors")
@@ -149,7 +164,7 @@ def test_every_page(visit: Callable[..., Visitor], pages: Any, phone: bool, dark
 
     empty = visit(phone=phone, dark=dark)
     empty.sign_in(newcomer)
-    for name in ("home", "catalogue", "approvals", "requests", "notifications"):
+    for name in ("home", "catalogue", "approvals", "figures", "requests", "notifications"):
         empty.go(paths[name])
         look(empty, f"empty {name}")
     assert not found, "\n".join(found)

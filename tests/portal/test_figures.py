@@ -81,9 +81,9 @@ def test_classes_of_waits_meet() -> None:
     words = [wait_words(at) for at in range(len(WAITS) + 1)]
     assert words == [
         "Within 5 minutes",
-        "5 minutes to 15 minutes",
+        "5 to 15 minutes",
         "15 minutes to 1 hour",
-        "1 hour to 4 hours",
+        "1 to 4 hours",
         "4 hours to 1 day",
         "More than 1 day",
     ]
