@@ -113,8 +113,14 @@ def check_consent(request: AccessRequest) -> None:
             if request.policy["steps"][lacking]["approvals"] == 1
             else f"Too few of those who approved it are still in {named}."
         )
-    if changed:
-        _check_current_steps(request, ruling, changed)
+    if not changed:
+        # What let a step be skipped must still be true of the requester. The rest of the ask is
+        # as it was: neither the hour nor a reviewer's narrowing brings a step back.
+        asked = facts_of(
+            request, request.created_at, scope=request.asked, duration=request.duration
+        )
+        ruling = holds.decide(asked)
+    _check_current_steps(request, ruling, changed)
 
 
 def _named(request: AccessRequest, step: int) -> str:
@@ -136,6 +142,6 @@ def _check_current_steps(request: AccessRequest, ruling: Ruling, changed: str) -
     lacking = unfilled([candidates for _, candidates in slots])
     if lacking is not None:
         raise AuthorityLost(
-            f"{changed} Its step “{slots[lacking][0]}” lacks an approval that it asks for now; "
-            "ask again."
+            f"{changed or 'What let a step be skipped no longer holds.'} Its step "
+            f"“{slots[lacking][0]}” lacks an approval that it asks for now; ask again."
         )

@@ -452,6 +452,38 @@ def test_who_is_in_their_place_by_now_decides(
         check_out(by=requester, grant_id=first.grant.pk)
 
 
+def test_what_let_a_step_be_skipped_must_hold_too(
+    world: World, profile: AccessProfile, three: list[User]
+) -> None:
+    trusted, security = world.group(), world.group()
+    world.person(security)
+    spared = step(security, name="Security", skip_when=f"'{trusted.slug}' in requester.groups")
+    govern(profile, spared, step())
+    requester = world.person(profile.requesters, trusted)
+    waiting, granted = (
+        world.request(profile=profile, requester=requester, reviewer=three[0]) for _ in range(2)
+    )
+    approve(granted, three[0])
+    assert check_out(by=requester, grant_id=granted.grant.pk).secret
+    leave_group(by=None, user=requester, group=trusted)
+    with pytest.raises(AuthorityLost, match=r"no longer holds.*“Security”"):
+        approve(waiting, three[0])
+    with pytest.raises(AuthorityLost, match=r"no longer holds.*“Security”"):
+        check_out(by=requester, grant_id=granted.grant.pk)
+
+
+def test_narrowing_brings_no_skipped_step_back(
+    world: World, profile: AccessProfile, three: list[User]
+) -> None:
+    security = world.group()
+    world.person(security)
+    spared = step(security, name="Security", skip_when="size(request.models) > 1")
+    govern(profile, spared, step())
+    request = world.request(profile=profile, reviewer=three[0])
+    review_request(by=three[0], request_id=request.pk, verdict=APPROVE, models=["demo-small"])
+    assert check_out(by=request.requester, grant_id=Grant.objects.get(request=request).pk).secret
+
+
 def test_what_a_condition_let_through_must_hold_at_check_out(
     world: World, profile: AccessProfile, three: list[User]
 ) -> None:
