@@ -66,6 +66,9 @@ def test_each_way_of_asking(visit: Visit, world_of_ana: World) -> None:
     expect(page.get_by_role("heading", name="Support assistant")).to_have_count(0)
     page.get_by_role("checkbox", name="Choose Contract review").check()
     expect(page.get_by_role("checkbox", name="Research models: Debug")).to_be_checked()
+    # Leaving the search field is no new search, which would forget the tick.
+    page.wait_for_timeout(400)
+    expect(page.get_by_role("checkbox", name="Choose Contract review")).to_be_checked()
     page.get_by_role("button", name="Ask for the ticked").click()
     expect(preview).to_contain_text("Decided automatically")
     page.get_by_label("What you need it for").fill("Compare them.")
