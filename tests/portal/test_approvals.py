@@ -371,3 +371,14 @@ def test_long_lists_go_on_where_a_page_ends(
         assert not path
         assert len(seen) == len(set(seen)) == 5
         assert client.get(reverse(name) + "?before=x").status_code == 200
+
+
+def test_who_asks_very_often_is_counted_no_further(
+    world: World, desk_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile, ben, client = desk_of
+    row = world.request(profile=profile, reviewer=ben)
+    copies(row, 4)
+    assert "4 times: 0 approved" in page(client, query=f"?request={row.pk}")
+    monkeypatch.setattr("accessrequests.dossier.REMEMBERED", 3)
+    assert "Often; of the last 3: 0 approved" in page(client, query=f"?request={row.pk}")
