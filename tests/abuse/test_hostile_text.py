@@ -118,6 +118,9 @@ def test_pages_show_it_as_text(hostile_request: AccessRequest, world: World) -> 
     for page in (
         reverse("request", args=[hostile_request.pk]),
         reverse("approvals"),
+        reverse("approvals-decided"),
+        reverse("approvals-others"),
+        reverse("approvals-figures"),
         reverse("catalogue"),
         reverse("endpoint", args=[hostile_request.profile.endpoint.slug]),
     ):
