@@ -76,15 +76,20 @@ def _tell_reviewers(
         )
 
 
-def review_wanted(request: AccessRequest, occasion: str = "") -> None:
-    """Ask those whom the current step reaches."""
+def review_wanted(request: AccessRequest) -> None:
+    """Ask those whom the current step reaches; nobody is asked twice for one step."""
     _tell_reviewers(
         Kind.REVIEW_WANTED,
         request,
         _asked_people(request),
         f"{request.requester} asks for {_ask(request)}",
-        occasion or f"step {request.step}",
+        f"step {request.step} since {request.step_since.isoformat()}",
     )
+
+
+def taken_a_step(request: AccessRequest, by: User | None = None) -> None:
+    """Whoever approved needs to do nothing more, nor anybody of a step that is complete."""
+    withdraw(about=request, kinds=WAITING, of=by)
 
 
 def escalated(request: AccessRequest) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from django.db.models import Q
 
 from accessrequests.models import Absence, AccessRequest, Route
-from accessrequests.policy.document import Reviewers, Step
+from accessrequests.policy.document import Reviewers, Step, duration_of
 from accounts.models import Group, Membership, User
+from audit.templatetags.keyturn import or_list
 from endpoints.models import AccessProfile, Endpoint
 
 # A queue is ordered by when each must be decided; risk brings it forward by so much.
@@ -60,7 +61,7 @@ def in_words(
         found.append("the endpoint’s owner")
     if reviewers.requester_manager:
         found.append("the requester’s manager")
-    return ", ".join(found)
+    return or_list(found)
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,24 @@ def wait_at(request: AccessRequest, step: int | None) -> None:
         return
     rows.exclude(step=step).filter(waiting=True).update(waiting=False)
     rows.filter(step=step).update(waiting=True)
+
+
+def escalate_at(request: AccessRequest, number: int) -> dt.datetime | None:
+    """When this escalation, by its number, of the step that waits is due; None where there is none.
+
+    At once where those whom it has reached so far are too few for the approvals that it lacks.
+    """
+    step = request.policy["steps"][request.step]
+    chain = step.get("escalation", [])
+    if number >= len(chain):
+        return None
+    reviews = request.reviews.values_list("reviewer", "step", "verdict")
+    done = {reviewer for reviewer, _, _ in reviews}
+    given = sum(each[1:] == (request.step, "approve") for each in reviews)
+    free = [person for person in reviewers_of([request])[request.pk] if person.pk not in done]
+    if len(free) < step["approvals"] - given:
+        return request.step_since
+    return request.step_since + duration_of(chain[number]["after"])
 
 
 def holds(route: Route, person: User) -> bool:

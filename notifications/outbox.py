@@ -83,8 +83,10 @@ def notify(
     return new
 
 
-def withdraw(*, about: Identified | uuid.UUID, kinds: Iterable[Kind]) -> int:
-    """Take back what is no longer so; how many notifications.
+def withdraw(
+    *, about: Identified | uuid.UUID, kinds: Iterable[Kind], of: User | None = None
+) -> int:
+    """Take back what is no longer so, of everybody or of one person; how many notifications.
 
     They count as read, and what wasn't delivered yet never will be.
     """
@@ -92,6 +94,8 @@ def withdraw(*, about: Identified | uuid.UUID, kinds: Iterable[Kind]) -> int:
         subject_id=about if isinstance(about, uuid.UUID) else about.pk,
         kind__in=[kind.value for kind in kinds],
     )
+    if of is not None:
+        rows = rows.filter(person=of)
     Delivery.objects.filter(notification__in=rows, state=Delivery.State.DUE).update(
         state=Delivery.State.WITHDRAWN
     )

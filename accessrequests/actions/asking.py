@@ -17,7 +17,15 @@ from accessrequests.facts import effective_for, facts_about
 from accessrequests.models import AccessRequest, Grant
 from accessrequests.permissions import check_cancel
 from accessrequests.policy.effective import Effective, Ruling
-from accessrequests.routing import RoutedStep, in_words, lay_routes, people, unreachable, wait_at
+from accessrequests.routing import (
+    RoutedStep,
+    escalate_at,
+    in_words,
+    lay_routes,
+    people,
+    unreachable,
+    wait_at,
+)
 from accessrequests.states import RequestState
 from accounts.door import fetch
 from accounts.models import User
@@ -374,14 +382,9 @@ def _file(
         start_grant(request)
         notices.break_glass(request)
         return request
-    routed = asked.steps[first]
-    if routed.step.escalation:
-        wait = routed.step.escalation[0].after
-        # Too few can be reached in the first place: those who come later are asked at once.
-        at_once = len(routed.people) < routed.step.approvals
-        request.escalate_at = now if at_once else now + wait
-    request.save(update_fields=["step", "step_since", "remind_at", "escalate_at"])
     wait_at(request, first)
+    request.escalate_at = escalate_at(request, 0)
+    request.save(update_fields=["step", "step_since", "remind_at", "escalate_at"])
     notices.review_wanted(request)
     return request
 

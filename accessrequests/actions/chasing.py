@@ -14,8 +14,8 @@ from accessrequests import notices
 from accessrequests.actions.deciding import decide
 from accessrequests.actions.granting import start_scheduled
 from accessrequests.models import AccessRequest, Grant, Route
-from accessrequests.policy.document import Reviewers, duration_of
-from accessrequests.routing import lay_routes
+from accessrequests.policy.document import Reviewers
+from accessrequests.routing import escalate_at, lay_routes
 from accessrequests.states import RequestState
 from audit import clock
 from audit.events import Event
@@ -87,7 +87,7 @@ def _reroute() -> int:
         way = Reviewers.model_validate({str(route.via): True})
         lay_routes(request, route.step, way, waiting=True, escalated=route.escalated)
         record(Event.REQUEST_ROUTED, by=None, about=request, related=(request.requester,))
-        notices.review_wanted(request, "rerouted")
+        notices.review_wanted(request)
     return len(moved)
 
 
@@ -95,16 +95,12 @@ def _escalate() -> int:
     """Ask those whom the policy names for steps that waited too long."""
     due = _claimed().filter(state=RequestState.PENDING, escalate_at__lte=clock.now())[:MOST]
     for request in due:
-        chain = request.policy["steps"][request.step].get("escalation", [])
+        chain = request.policy["steps"][request.step]["escalation"]
         at = request.escalations
-        request.escalations, request.escalate_at = at + 1, None
-        if at + 1 < len(chain):
-            request.escalate_at = request.step_since + duration_of(chain[at + 1]["after"])
-        request.save(update_fields=["escalations", "escalate_at"])
-        if at >= len(chain):
-            continue
         to = Reviewers.model_validate(chain[at]["to"])
         lay_routes(request, request.step, to, waiting=True, escalated=True)
+        request.escalations, request.escalate_at = at + 1, escalate_at(request, at + 1)
+        request.save(update_fields=["escalations", "escalate_at"])
         record(
             Event.REQUEST_ESCALATED,
             by=None,
@@ -141,5 +137,6 @@ def _warn() -> int:
     )
     for grant in due:
         Grant.objects.filter(pk=grant.pk).update(warn_at=None)
-        notices.grant_ending(grant)
+        if not Grant.objects.filter(request__extends=grant, ended_at=None).exists():
+            notices.grant_ending(grant)
     return len(due)

@@ -16,8 +16,8 @@ from accessrequests.actions.pending import check_pending
 from accessrequests.facts import effective_for
 from accessrequests.models import AccessRequest, Review
 from accessrequests.permissions import check_review
-from accessrequests.policy.document import Reviewers, duration_of
-from accessrequests.routing import people, wait_at
+from accessrequests.policy.document import duration_of
+from accessrequests.routing import escalate_at, wait_at
 from accessrequests.states import RequestState
 from accounts.door import fetch
 from accounts.models import User
@@ -181,26 +181,17 @@ def _approved(request: AccessRequest, review: Review) -> None:
     if lacking != request.step:
         now = clock.now()
         request.step, request.step_since, request.escalations = lacking, now, 0
-        request.escalate_at = _escalate_at(request, now)
-        request.remind_at = now + (request.decide_by - now) / 2
+        wait_at(request, lacking)
+        request.escalate_at = escalate_at(request, 0)
+        left = max(request.decide_by - now, dt.timedelta(0))
+        request.remind_at = now + left / 2 if left else None
         request.save(
             update_fields=["step", "step_since", "escalations", "escalate_at", "remind_at"]
         )
-        wait_at(request, lacking)
+        notices.taken_a_step(request)
         notices.review_wanted(request)
-
-
-def _escalate_at(request: AccessRequest, now: dt.datetime) -> dt.datetime | None:
-    """When the step that waits now escalates: at once where it reaches too few who can decide."""
-    step = request.policy["steps"][request.step]
-    if not step.get("escalation"):
-        return None
-    done = set(request.reviews.values_list("reviewer", flat=True))
-    named = Reviewers.model_validate(step["reviewers"])
-    free = {person.pk for person in people(named, request.profile, request.requester)} - done
-    given = request.reviews.filter(step=request.step, verdict=Review.Verdict.APPROVE).count()
-    wait = duration_of(step["escalation"][0]["after"])
-    return now if len(free) < step["approvals"] - given else now + wait
+    else:
+        notices.taken_a_step(request, by=review.reviewer)
 
 
 def _afterwards(request: AccessRequest, review: Review) -> None:
