@@ -472,3 +472,57 @@ class TestAtOnce:
         assert count(Event.GRANT_STARTED, starts.grant) == 1
         assert count(Event.REQUEST_ROUTED, moves) == 1
         assert told(owner, Kind.REVIEW_WANTED, moves) == 1
+
+
+def test_escalation_goes_as_far_as_it_takes_to_reach_enough(world: World) -> None:
+    profile, empty, fallback = world.profile(), world.group(), world.group()
+    last = world.person(fallback)
+    govern(
+        profile,
+        step(
+            approvals=1,
+            escalation=[
+                {"after": "PT1H", "to": to(empty)},
+                {"after": "PT2H", "to": to(fallback)},
+            ],
+        ),
+    )
+    requester = world.person(profile.requesters)
+    request = file_request(by=requester, profile_id=profile.pk, justification="Ticket 4711.")
+    for _ in range(2):
+        chase()
+    assert told(last, Kind.ESCALATED, request) == 1
+    review(last, request)
+    assert Grant.objects.get(request=request).is_live(clock.now())
+
+
+def test_what_somebody_has_decided_waits_for_them_no_longer(world: World) -> None:
+    profile, security = world.profile(), world.group()
+    one, two = (world.person(profile.reviewers) for _ in range(2))
+    three = world.person(security)
+    govern(profile, step(approvals=2), step(security, name="Security"))
+    requester = world.person(profile.requesters)
+    request = file_request(by=requester, profile_id=profile.pk, justification="Ticket 4711.")
+
+    def unread(person: User) -> int:
+        return person.notifications.filter(subject_id=request.pk, read_at=None).count()
+
+    assert (unread(one), unread(two), unread(three)) == (1, 1, 0)
+    review(one, request)
+    assert (unread(one), unread(two), unread(three)) == (0, 1, 0)
+    review(two, request)
+    assert (unread(one), unread(two), unread(three)) == (0, 0, 1)
+
+
+def test_who_has_more_time_already_is_not_warned_of_the_end(world: World) -> None:
+    grant = world.grant()
+    extension = file_request(
+        by=grant.holder,
+        profile_id=grant.request.profile_id,
+        justification="Another hour.",
+        extends=grant.pk,
+    )
+    review(world.person(grant.request.profile.reviewers), extension)
+    later(grant, 55 * MINUTE)
+    chase()
+    assert told(grant.holder, Kind.GRANT_ENDING, grant) == 0
