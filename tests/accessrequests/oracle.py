@@ -83,11 +83,13 @@ class Oracle:
     def look(self) -> None:
         """Read all rows."""
         asked = AccessRequest.objects.filter(profile__in=self.profile_ids)
-        self.requests: dict[Any, Row] = {row["id"]: row for row in asked.order_by("id").values()}
+        self.requests: dict[Any, Row] = {
+            row["id"]: dict(row) for row in asked.order_by("id").values()
+        }
         reviews = Review.objects.filter(request__in=list(self.requests)).order_by("at")
-        self.reviews: dict[Any, Row] = {row["id"]: row for row in reviews.values()}
+        self.reviews: dict[Any, Row] = {row["id"]: dict(row) for row in reviews.values()}
         grants = Grant.objects.filter(request__in=list(self.requests)).order_by("id")
-        self.grants: dict[Any, Row] = {row["id"]: row for row in grants.values()}
+        self.grants: dict[Any, Row] = {row["id"]: dict(row) for row in grants.values()}
         self.last = self._last_event()
 
     def state(self) -> Any:
@@ -97,7 +99,7 @@ class Oracle:
     def society(self) -> None:
         """Read who is what at this moment, and what policy says."""
         self.users: dict[Any, Row] = {
-            row["id"]: row
+            row["id"]: dict(row)
             for row in User.objects.values("id", "email", "is_active", "owner_id", "manager_id")
         }
         members = Membership.objects.values_list("user_id", "group__slug", "group__is_rota")
@@ -108,7 +110,7 @@ class Oracle:
             if is_rota:
                 self.on_call.add(user)
         self.profiles: dict[Any, Row] = {
-            row["id"]: row
+            row["id"]: dict(row)
             for row in AccessProfile.objects.filter(pk__in=self.profile_ids).values(
                 "id",
                 "scope",
@@ -336,7 +338,7 @@ class Oracle:
         elif request["break_glass"]:
             assert request["extends_id"] is None
             assert request["starts_at"] is None
-            named = [document.get("break_glass") for document in documents]
+            named: list[Any] = [document.get("break_glass") for document in documents]
             assert all(named), "no break-glass here"
             for item in named:
                 assert ask.duration <= seconds(item.get("max_duration", "PT30M")), "too long"

@@ -540,7 +540,7 @@ def drive(company: list[AccessProfile], **how: Any) -> Counter[str]:
     """Run the machine; what was seen on the way."""
     seen: Counter[str] = Counter()
     run_state_machine_as_test(
-        partial(Machine, company, seen),
+        partial(Machine, company, seen),  # type: ignore[arg-type]  # called, as a class would be
         settings=settings(
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -1,5 +1,7 @@
 """A company's past, a million requests long, written by SQL: what its age must not slow."""
 
+from typing import Any
+
 from django.db import connection
 
 from accounts.models import Group, User
@@ -83,7 +85,7 @@ def fill(
             cursor.execute(f"ALTER TABLE accessrequests_{name} DISABLE TRIGGER USER")
         for count, waits, start in ((past, False, first), (pending, True, first + past)):
             low, high = (f"{start + n:032x}" for n in (1, count))
-            values = {
+            values: dict[str, Any] = {
                 "count": count,
                 "pending": waits,
                 "first": start,

@@ -32,7 +32,7 @@ def write(name: str, title: str, text: str, raw: dict[str, Any]) -> None:
     """Keep one benchmark's figures, and put its section into docs/benchmarks.md."""
     folder = ROOT / "build" / "bench"
     folder.mkdir(parents=True, exist_ok=True)
-    machine = {
+    machine: dict[str, Any] = {
         "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "cpus": os.cpu_count(),

@@ -64,7 +64,7 @@ def stage(world: World, zone: str = "Europe/Madrid") -> Stage:
         description="The live prompt and its tools.",
         default_models=["demo-small"],
         max_duration=4 * HOUR,
-        **both,
+        **both,  # type: ignore[arg-type]
     )
     world.policy(
         profile=strict,
@@ -89,7 +89,7 @@ def stage(world: World, zone: str = "Europe/Madrid") -> Stage:
         break_glass={"groups": [rota.slug], "max_duration": "PT30M", "review_within": "PT4H"},
     )
     lab = world.endpoint(name="Research models", environment="staging", risk="low", owner=owner)
-    easy = world.profile(endpoint=lab, models=["demo-embed", "demo-small"], **both)
+    easy = world.profile(endpoint=lab, models=["demo-embed", "demo-small"], **both)  # type: ignore[arg-type]
     world.policy(
         profile=easy,
         name="Staging",
@@ -99,7 +99,7 @@ def stage(world: World, zone: str = "Europe/Madrid") -> Stage:
     plain = world.profile(
         endpoint=world.endpoint(name="Contract review", owner=owner),
         models=["contract-reader"],
-        **both,
+        **both,  # type: ignore[arg-type]
     )
     return Stage(ana, ben, strict, easy, plain)
 

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -238,11 +239,12 @@ def test_which_of_them_is_the_endpoint_s_changes_no_ruling(
 def test_nothing_is_automatic_on_a_critical_endpoint_but_in_words() -> None:
     step = {"name": "Review", "reviewers": {"groups": ["sre"]}}
     text = {"slug": "p", "name": "P", "steps": [step], "auto_approve_when": "true"}
+    blank: dict[str, Any] = {
+        **dict.fromkeys(("email", "profile", "ticket", "endpoint", "kind", "environment"), ""),
+        **dict.fromkeys(("is_service", "on_call", "extension", "break_glass"), False),
+    }
     ask = Facts(
-        **{
-            **dict.fromkeys(("email", "profile", "ticket", "endpoint", "kind", "environment"), ""),
-            **dict.fromkeys(("is_service", "on_call", "extension", "break_glass"), False),
-        },
+        **blank,
         groups=frozenset(),
         duration=dt.timedelta(minutes=5),
         models=frozenset({"a"}),
