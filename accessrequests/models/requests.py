@@ -29,7 +29,9 @@ class AccessRequests(models.QuerySet["AccessRequest"]):
         everything for auditors."""
         if user.sees_everything:
             return self
-        reviewed = self._reviews(user)
+        from accessrequests.models.reviews import Review  # which imports this module
+
+        reviewed = Review.objects.filter(request=OuterRef("pk"), reviewer=user)
         routed = Route.objects.to(user).filter(request=OuterRef("pk"))
         return self.filter(
             Q(requester=user)
@@ -38,24 +40,6 @@ class AccessRequests(models.QuerySet["AccessRequest"]):
             | Exists(routed)
             | Exists(reviewed)
         )
-
-    def waiting_for(self, user: User) -> "AccessRequests":
-        """Those that this person may decide and hasn't: pending, or owed a review afterwards."""
-        routed = Route.objects.to(user).filter(request=OuterRef("pk"), waiting=True)
-        return self.filter(
-            Exists(routed),
-            ~Exists(self._reviews(user)),
-            Q(state=RequestState.PENDING, pending_until__gt=ClockTimestamp())
-            | Q(state=RequestState.APPROVED, break_glass=True, reviewed_at=None),
-        ).exclude(Q(requester=user) | Q(requester__owner=user))
-
-    @staticmethod
-    def _reviews(user: User) -> models.QuerySet[Any, Any]:
-        related = AccessRequest._meta.get_field("reviews").related_model
-        rows: models.QuerySet[Any, Any] = related._default_manager.filter(
-            request=OuterRef("pk"), reviewer=user
-        )
-        return rows
 
 
 class AccessRequest(models.Model):

@@ -13,6 +13,7 @@ from accessrequests.actions import (
     review_request,
 )
 from accessrequests.models import AccessRequest, Grant, Review, Route
+from accessrequests.queue import waiting_for
 from accessrequests.states import GrantState
 from accounts.actions import join_group, leave_group
 from accounts.models import User
@@ -324,7 +325,7 @@ def test_whoever_is_in_their_place_by_now_is_asked(
     chase()
     chase()
     assert told(new, Kind.REVIEW_WANTED, request) == 1
-    assert AccessRequest.objects.waiting_for(new).filter(pk=request.pk).exists()
+    assert waiting_for(new).filter(request=request).exists()
     assert count(Event.REQUEST_ROUTED, request) == 1
     review(new, request)
     assert Grant.objects.filter(request=request).exists()
@@ -339,7 +340,7 @@ def test_a_requester_without_a_manager_any_more_leads_to_nobody(world: World) ->
     User.objects.filter(pk=requester.pk).update(manager=None)
     chase()
     assert not Route.objects.filter(request=request, waiting=True).exists()
-    assert not AccessRequest.objects.waiting_for(manager).exists()
+    assert not waiting_for(manager).exists()
 
 
 # ── Who is told ─────────────────────────────────────────────────────────────────────────────────
@@ -401,7 +402,7 @@ def test_the_owner_of_a_service_account_is_not_told_of_its_requests(world: World
     request = world.request(profile=profile, requester=service, reviewer=person)
     assert told(owner, Kind.REVIEW_WANTED, request) == 0
     assert told(person, Kind.REVIEW_WANTED, request) == 1
-    assert not AccessRequest.objects.waiting_for(owner).exists()
+    assert not waiting_for(owner).exists()
 
 
 def test_a_delegate_who_has_decided_is_not_asked_again(world: World) -> None:

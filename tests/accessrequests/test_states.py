@@ -10,6 +10,7 @@ from django.db import DatabaseError, transaction
 
 from accessrequests.actions import cancel_request, expire_requests, review_request
 from accessrequests.models import AccessRequest, Grant, Review
+from accessrequests.queue import waiting_for
 from accessrequests.states import (
     GRANT_MOVES,
     REQUEST_MOVES,
@@ -134,7 +135,7 @@ def test_what_lapsed_can_neither_be_approved_nor_cancelled_before_a_sweep(world:
         with pytest.raises(AlreadyDecided, match="expired") as caught:
             verb(request, world)
         assert caught.value.extra["decided_by"] == "Keyturn"
-    assert not AccessRequest.objects.waiting_for(world.person(request.profile.reviewers)).exists()
+    assert not waiting_for(world.person(request.profile.reviewers)).exists()
 
 
 # ── Grants ──────────────────────────────────────────────────────────────────────────────────────
