@@ -67,9 +67,12 @@ reset: ## Remove everything that `make up` keeps (.keyturn)
 
 # Check it
 
+# Much of the time is waiting for servers and browsers: two at once take little more than half.
+JOBS ?= 2
+
 .PHONY: test
-test: $(VENV)/.installed-dev browser ## All tests but the slow ones (ARGS="tests/audit -k append")
-	@$(RUN) -m pytest -m "not slow" $(ARGS)
+test: $(VENV)/.installed-dev browser ## All tests but the slow ones (ARGS="tests/audit -k append" JOBS=2)
+	@$(RUN) -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(VENV)/.installed-dev browser ## The tests that take minutes

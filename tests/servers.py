@@ -189,16 +189,18 @@ def _start(folder: Path) -> Servers:
 def _wanted(options: Any) -> bool:
     """Whether tests will run, rather than be listed or explained."""
     asks = ("help", "version", "collectonly", "markers", "showfixtures", "show_fixtures_per_test")
-    return not any(getattr(options, name, False) for name in asks)
+    # With `-n` each process that runs tests has servers of its own; the one that deals them none.
+    deals = getattr(options, "numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ
+    return not deals and not any(getattr(options, name, False) for name in asks)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, Any, Any]:
     """Before pytest-django loads the settings, which it does in its own part of this hook."""
     global _servers
-    os.environ.setdefault("KEYTURN_SECRET_KEY", secrets.token_urlsafe(50))
     os.environ["KEYTURN_STATE_DIR"] = "/nonexistent"  # not the one of a `make up` that may run
     if _wanted(early_config.known_args_namespace):
+        os.environ.setdefault("KEYTURN_SECRET_KEY", secrets.token_urlsafe(50))
         folder = Path(tempfile.mkdtemp(prefix="keyturn-tests-"))
         run = State(folder)
         run.create()

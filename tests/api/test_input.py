@@ -10,7 +10,6 @@ import pytest
 from accessrequests.models import AccessRequest, Review
 from accessrequests.states import RequestState
 from accounts.models import User
-from audit.ids import new_id
 from endpoints.models import AccessProfile
 from tests.api.callers import Caller, faults, problem
 from tests.world import World
@@ -79,7 +78,7 @@ BAD = [
     ("profile", None, "null"),
     ("profile", "", "UUID"),
     ("profile", "x", "UUID"),
-    ("profile", str(new_id()), "no such profile"),
+    ("profile", "01890000-0000-7000-8000-000000000000", "no such profile"),
     ("profile", [], "UUID"),
     ("profile", {}, "UUID"),
     ("profile", 7.5, "UUID"),

@@ -99,8 +99,16 @@ def told(person: User, request: AccessRequest) -> None:
     mark_read(by=person, notification_id=read.pk)
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("phone", [False, True], ids=["1440", "390"])
+@pytest.mark.parametrize(
+    ("phone", "dark"),
+    [
+        pytest.param(False, False, id="1440-light"),
+        pytest.param(True, True, id="390-dark"),
+        # Colours don't depend on the width, nor widths on the colours.
+        pytest.param(False, True, id="1440-dark", marks=pytest.mark.slow),
+        pytest.param(True, False, id="390-light", marks=pytest.mark.slow),
+    ],
+)
 def test_every_page(visit: Callable[..., Visitor], pages: Any, phone: bool, dark: bool) -> None:
     ana, newcomer, paths = pages
     found: list[str] = []
