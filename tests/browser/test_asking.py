@@ -100,17 +100,23 @@ def test_each_way_of_asking(visit: Visit, world_of_ana: World) -> None:
     expect(main).to_contain_text("You are told of what waits for you again")
 
 
-def test_how_they_look_to_everybody(visit: Visit, world_of_ana: World) -> None:
-    """By axe, in one look of each theme and width; what only these pages have."""
+@pytest.mark.parametrize(
+    "look",
+    [{"phone": True, "dark": True}, pytest.param({}, marks=pytest.mark.slow)],
+    ids=["390-dark", "1440-light"],
+)
+def test_how_they_look_to_everybody(
+    look: dict[str, bool], visit: Visit, world_of_ana: World
+) -> None:
+    """By axe; what only these pages have."""
     at = stage(world_of_ana)
     pages = paths(at, holdings(at))
     found: list[str] = []
-    for look in ({"dark": True}, {"phone": True}):
-        ana = visit(**look)
-        ana.sign_in(at.ana)
-        for name, path in pages.items():
-            ana.go(path)
-            found += [f"{name}: {line}" for line in [*ana.axe(), *ana.data_images()]]
-            if over := ana.overflow():
-                found.append(f"{name}: {over} px too wide")
+    ana = visit(**look)
+    ana.sign_in(at.ana)
+    for name, path in pages.items():
+        ana.go(path)
+        found += [f"{name}: {line}" for line in [*ana.axe(), *ana.data_images()]]
+        if over := ana.overflow():
+            found.append(f"{name}: {over} px too wide")
     assert not found, "\n".join(found)
