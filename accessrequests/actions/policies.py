@@ -147,10 +147,15 @@ def _dead_ends(document: PolicyDocument) -> dict[str, str]:
     """Steps that too few people could take whoever asks; what depends on the ask is left to it."""
     errors = {}
     for at, step in enumerate(document.steps):
+        people = User.objects.active().filter(owner=None)
+        fallback = step.escalation[-1].to if step.escalation else None
+        if fallback and not people.filter(memberships__group__slug__in=fallback.groups).exists():
+            errors[f"steps.{at}.escalation.{len(step.escalation) - 1}.to.groups"] = (
+                "The fallback group has no active member."
+            )
         reached = [step.reviewers, *(entry.to for entry in step.escalation)]
         if any(r.endpoint_owner or r.requester_manager or r.profile_reviewers for r in reached):
             continue
-        people = User.objects.active().filter(owner=None)
         count = (
             people.filter(memberships__group__slug__in={g for r in reached for g in r.groups})
             | people.filter(email__in={email for r in reached for email in r.people})
@@ -159,11 +164,6 @@ def _dead_ends(document: PolicyDocument) -> dict[str, str]:
             errors[f"steps.{at}.approvals"] = (
                 f"Asks for {step.approvals} people, and {count.count()} could approve: "
                 "a request would never be decided."
-            )
-        fallback = step.escalation[-1].to if step.escalation else None
-        if fallback and not people.filter(memberships__group__slug__in=fallback.groups).exists():
-            errors[f"steps.{at}.escalation.{len(step.escalation) - 1}.to.groups"] = (
-                "The fallback group has no active member."
             )
     return errors
 

@@ -69,7 +69,7 @@ def review_request(
         check_pending(request)
     if request.reviews.filter(reviewer=by).exists():
         raise Conflict("You have decided this already; it waits for somebody else.")
-    check_factor(_factor_age(request), factor_at, "Reviewing this")
+    check_factor(factor_age(request), factor_at, "Reviewing this")
     reason = reason.strip()
     if verdict == Review.Verdict.DENY and not reason:
         raise InvalidInput({"reason": "Say why: the requester reads it."})
@@ -102,7 +102,7 @@ def review_request(
     return review
 
 
-def _factor_age(request: AccessRequest) -> dt.timedelta | None:
+def factor_age(request: AccessRequest) -> dt.timedelta | None:
     """How fresh a reviewer's second factor must be: the stricter of policy then and now."""
     filed = request.policy.get("reviewer_factor_age")
     ages = [duration_of(filed) if filed else None]

@@ -7,12 +7,12 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 
+from accessrequests.actions.reviewing import factor_age
 from accessrequests.desk import Filters
 from accessrequests.dossier import Dossier, dossier
 from accessrequests.forms import CommentForm, HandOverForm, ReviewForm
 from accessrequests.models import AccessRequest
 from accessrequests.permissions import can_comment, can_review
-from accessrequests.policy.document import duration_of
 from accessrequests.states import RequestState
 from accounts.models import User
 from audit import clock
@@ -73,7 +73,6 @@ def detail(
     decides = waits and own is None and can_review(user, row)
     others = others_who_may(user, found)
     together = AccessRequest.objects.visible_to(user).filter(together=row.together)
-    age = row.policy.get("reviewer_factor_age")
     return {
         "row": row,
         "profile": row.profile,
@@ -97,7 +96,7 @@ def detail(
         "together": list(together.exclude(pk=row.pk).select_related("profile__endpoint"))
         if row.together
         else [],
-        "factor_age": duration_of(age) if age else None,
+        "factor_age": factor_age(row),
         "dossier": found,
         "form": form or (ReviewForm(request=row) if decides else None),
         "comment_form": comment_form or CommentForm(),

@@ -206,3 +206,17 @@ def test_what_does_not_exist_or_could_never_be_decided_is_refused(world: World) 
         "applies_to.endpoints.0",
         "break_glass.groups",
     }
+
+
+def test_a_fallback_of_nobody_is_refused_whoever_else_the_step_asks(world: World) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        world.policy(
+            steps=[
+                {
+                    "name": "Review",
+                    "reviewers": {"profile_reviewers": True},
+                    "escalation": [{"after": "PT1H", "to": {"groups": [world.group().slug]}}],
+                }
+            ]
+        )
+    assert list(caught.value.errors) == ["steps.0.escalation.0.to.groups"]
