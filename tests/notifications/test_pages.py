@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 from django.db import connection
-from django.db.models import F
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from accounts.models import User
+from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
 from notifications.actions import forget_old
@@ -34,10 +34,15 @@ def browser(user: User) -> Client:
     return client
 
 
-def many(user: User, count: int) -> None:
+def many(user: User, count: int, **columns: Any) -> None:
     Notification.objects.bulk_create(
         Notification(
-            person=user, kind=Kind.DECIDED, subject_id=Thing().pk, path="/", sentence=f"No. {n:03}"
+            person=user,
+            kind=Kind.DECIDED,
+            subject_id=Thing().pk,
+            path="/",
+            sentence=f"No. {n:03}",
+            **columns,
         )
         for n in range(count)
     )
@@ -64,8 +69,9 @@ def test_the_bell_counts_what_is_unread(ben: User):
 
 
 def test_the_bell_is_one_query_by_an_index(ben: User):
-    many(ben, 500)
-    ben.notifications.update(read_at=F("at"))
+    # Written as read, not marked so afterwards: versions of rows that this transaction left dead
+    # can reach the planner's statistics, and it then rightly reads the whole table.
+    many(ben, 500, read_at=clock.now())
     client = browser(ben)
     with CaptureQueriesContext(connection) as seen:
         client.get(reverse("home"))
