@@ -1,4 +1,5 @@
 import datetime as dt
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from django.contrib.postgres.fields import ArrayField
@@ -201,8 +202,10 @@ class AccessProfile(models.Model):
     @property
     def default_scope(self) -> Scope:
         """The scope that the form starts with."""
-        chosen = self.ceiling.models & frozenset(self.default_models)
-        return Scope(chosen or self.ceiling.models)
+        ceiling = self.ceiling
+        return replace(
+            ceiling, models=ceiling.models & frozenset(self.default_models) or ceiling.models
+        )
 
     @property
     def revocation(self) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import datetime as dt
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.db import transaction
@@ -85,14 +85,14 @@ def _scope(profile: AccessProfile, models: list[str] | None, ceiling: Scope, usu
     if models is None:
         return usual
     try:
-        scope = Scope.parse({"models": models})
+        scope = replace(ceiling, models=Scope.parse({"models": models}).models)
     except InvalidInput:
         raise InvalidInput({"models": "Choose at least one model."}) from None
-    if beyond := scope.beyond(ceiling):
+    if beyond := scope.beyond(ceiling).get("models"):
         raise InvalidInput(
             {
                 "models": f"Not in this {'profile' if ceiling == profile.ceiling else 'grant'}: "
-                f"{', '.join(sorted(beyond))}. It offers: {', '.join(sorted(ceiling.models))}."
+                f"{', '.join(beyond)}. It offers: {', '.join(sorted(ceiling.models))}."
             }
         )
     return scope

@@ -3,7 +3,7 @@
 import datetime as dt
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.db import transaction
 
@@ -140,13 +140,13 @@ def _less(
     chosen: Scope | None = None
     if models is not None:
         try:
-            chosen = Scope.parse({"models": models})
+            chosen = replace(scope, models=Scope.parse({"models": models}).models)
         except InvalidInput:
             errors["models"] = "Leave at least one model."
         else:
-            if beyond := chosen.beyond(scope):
+            if beyond := chosen.beyond(scope).get("models"):
                 errors["models"] = (
-                    f"Was not asked for: {', '.join(sorted(beyond))}. "
+                    f"Was not asked for: {', '.join(beyond)}. "
                     f"You can leave of {', '.join(sorted(scope.models))}."
                 )
     if duration is not None and not SHORTEST <= duration <= longest:

@@ -1,5 +1,6 @@
 """Laws of scope, against generated input."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -7,17 +8,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.errors import InvalidInput
-from endpoints.scope import MODEL_NAME_LENGTH, Scope
+from endpoints.scope import COUNTS, KNOWN, LIMITS, LISTS, NAME_LENGTH, Scope
 
-names = st.text(min_size=1, max_size=30) | st.sampled_from(["demo-small", "demo-large", "*", " "])
-scopes = st.frozensets(names, min_size=1, max_size=8).map(Scope)
+names = st.text(min_size=1, max_size=30) | st.sampled_from(
+    ["demo-small", "demo-large", "*", " ", "server:web_search"]
+)
+few = st.frozensets(names, max_size=5)
+limit = st.none() | st.integers(1, 50)
+scopes = st.builds(
+    Scope,
+    models=few.filter(bool),
+    tools=few,
+    mcp_hosts=st.frozensets(st.sampled_from(["a.test", "b.test:8443"])),
+    operations=st.frozensets(st.sampled_from(["GET /", "POST /api/", "* /v"])),
+    **dict.fromkeys(COUNTS, limit),
+    cost_budget=st.none() | st.integers(1, 5000).map(lambda n: Decimal(n) / 100),
+)
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=12,
 )
 nearly = st.fixed_dictionaries({"models": anything}) | st.dictionaries(
-    st.sampled_from(["models", "tools", "Models", "models "]), anything, max_size=3
+    st.sampled_from([*KNOWN, "Models", "models "]), anything, max_size=3
 )
 
 
@@ -32,42 +45,76 @@ def test_anything_is_a_scope_or_is_refused_and_nothing_is_dropped(data: Any) -> 
         scope = Scope.parse(data)
     except InvalidInput:
         return
-    assert set(data) == {"models"}
-    assert scope.models == set(data["models"])
-    assert scope.models, "an empty scope is none"
-    assert all(0 < len(name) <= MODEL_NAME_LENGTH for name in scope.models)
+    assert set(data) <= set(KNOWN)
+    assert scope.opens_something, "an empty scope is none"
+    for key in LISTS:
+        assert getattr(scope, key) == set(data.get(key, []))
+        assert all(0 < len(name) <= NAME_LENGTH for name in getattr(scope, key))
+    for key in LIMITS:
+        assert (getattr(scope, key) is None) == (data.get(key) is None)
 
 
-@given(scopes, scopes)
-def test_beyond_is_what_the_ceiling_does_not_hold(scope: Scope, ceiling: Scope) -> None:
-    beyond = scope.beyond(ceiling)
-    assert beyond <= scope.models
-    assert not beyond & ceiling.models
-    assert (not beyond) == (scope.models <= ceiling.models)
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"models": []},
+        {"models": ["m"], "token_budget": 0},
+        {"models": ["m"], "token_budget": True},
+        {"models": ["m"], "concurrency": 1.5},
+        {"models": ["m"], "cost_budget": "NaN"},
+        {"models": ["m"], "cost_budget": "Infinity"},
+        {"models": ["m"], "cost_budget": "0.00001"},
+        {"models": ["m"], "mcp_hosts": ["https://mcp.example.com"]},
+        {"operations": ["/api/"]},
+        {"operations": ["GET api"]},
+        {"operations": ["GET //x"]},
+        {"operations": ["GET /a/../b"]},
+        {"operations": ["TRACE /"]},
+    ],
+)
+def test_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        Scope.parse(bad)
 
 
 @given(scopes)
 def test_nothing_is_beyond_itself(scope: Scope) -> None:
-    assert scope.beyond(scope) == frozenset()
+    assert not scope.beyond(scope)
+
+
+@given(scopes, scopes)
+def test_what_both_hold_is_within_both(one: Scope, two: Scope) -> None:
+    both = one & two
+    assert both == two & one
+    assert not both.beyond(one)
+    assert not both.beyond(two)
+
+
+@given(scopes, scopes)
+def test_what_is_within_is_left_as_it_is(scope: Scope, ceiling: Scope) -> None:
+    if not scope.beyond(ceiling):
+        assert scope & ceiling == scope
 
 
 @given(scopes, scopes, scopes)
 def test_within_what_is_within_is_within(one: Scope, two: Scope, three: Scope) -> None:
     """Profile, request, grant: each within the one before, so the last within the first."""
-    wide = Scope(one.models | two.models | three.models)
-    middle = Scope(one.models | two.models)
-    assert not middle.beyond(wide)
-    assert not one.beyond(middle)
-    assert not one.beyond(wide)
+    middle = one & two
+    last = middle & three
+    assert not last.beyond(one)
 
 
 @given(scopes, scopes, names)
-def test_a_wider_ceiling_never_refuses_more(scope: Scope, ceiling: Scope, name: str) -> None:
-    wider = Scope(ceiling.models | {name})
-    assert scope.beyond(wider) <= scope.beyond(ceiling)
+def test_a_tool_of_a_narrower_scope_is_in_the_wider(one: Scope, two: Scope, tool: str) -> None:
+    if (one & two).holds_tool(tool):
+        assert one.holds_tool(tool)
+        assert two.holds_tool(tool)
+    if not one.beyond(two) and one.holds_tool(tool):
+        assert two.holds_tool(tool)
 
 
-@pytest.mark.parametrize("key", ["tools", "Models", "models ", "mödels", ""])
-def test_a_narrowing_that_is_not_understood_is_not_taken_for_none(key: str) -> None:
-    with pytest.raises(InvalidInput, match="Unknown"):
-        Scope.parse({"models": ["demo-small"], key: []})
+@given(scopes, scopes)
+def test_a_limit_is_only_added(scope: Scope, ceiling: Scope) -> None:
+    limited = scope.limited_by(ceiling)
+    assert not any(key in limited.beyond(ceiling) for key in LIMITS if getattr(scope, key) is None)
+    assert not limited.beyond(scope)
