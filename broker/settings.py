@@ -89,6 +89,7 @@ INSTALLED_APPS = [
     "endpoints",
     "accessrequests",
     "credentials",
+    "gateway",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

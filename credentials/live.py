@@ -1,48 +1,99 @@
 """What the gateway needs to know of a credential: does it hold at this moment, and for what."""
 
 import datetime as dt
+import json
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
 
-from django.db.models import DurationField, ExpressionWrapper, F
+from django.db.models import (
+    DurationField,
+    Exists,
+    ExpressionWrapper,
+    F,
+    OuterRef,
+    Q,
+    TextField,
+)
+from django.db.models.functions import Cast
 
 from audit.clock import ClockTimestamp
 from credentials.models import Credential
 from credentials.states import CredentialState
+from endpoints.models import EmergencyStop
 from endpoints.scope import Scope
+
+
+class Holds(NamedTuple):
+    """A credential that holds now: for `remaining` seconds from the moment it was asked about.
+
+    `facts` are as PostgreSQL has them, so that whoever asks each second can see by one comparison
+    that nothing has changed.
+    """
+
+    facts: tuple[Any, ...]
+    remaining: float
 
 
 @dataclass(frozen=True)
 class Live:
-    """A credential that holds now. `remaining` is in seconds, from the moment it was asked."""
+    """What a credential that holds is for."""
 
     credential: uuid.UUID
     grant: uuid.UUID
     profile: uuid.UUID
+    holder: str
+    endpoint_id: uuid.UUID
     endpoint: str
     dialects: frozenset[str]
-    upstream_url: str
+    upstreams: tuple[str, ...]
+    key_header: str
     critical: bool
-    models: frozenset[str]
-    remaining: float
+    aliases: dict[str, str]
+    scope: Scope
+
+    @classmethod
+    def of(cls, facts: tuple[Any, ...]) -> Self:
+        """The facts of `Holds`, read."""
+        credential, grant, profile, holder, endpoint_id, endpoint = facts[:6]
+        dialects, url, further, key_header, risk, aliases, scope = facts[6:]
+        return cls(
+            credential=credential,
+            grant=grant,
+            profile=profile,
+            holder=holder,
+            endpoint_id=endpoint_id,
+            endpoint=endpoint,
+            dialects=frozenset(dialects),
+            upstreams=tuple(each.rstrip("/") for each in (url, *further)),
+            key_header=key_header,
+            critical=risk == "critical",
+            aliases=json.loads(aliases),
+            scope=Scope.parse(json.loads(scope)),
+        )
 
 
-def live(credentials: Iterable[uuid.UUID]) -> dict[uuid.UUID, Live]:
+def holding(credentials: Iterable[uuid.UUID]) -> dict[uuid.UUID, Holds]:
     """Those of these credentials that hold, by PostgreSQL's clock and rows.
 
-    Nothing here waits for a worker: a grant past its end or ended, a deactivated holder and a
-    retired endpoint count from the moment they're true.
+    Nothing here waits for a worker: a grant past its end or ended, a deactivated holder, a retired
+    endpoint and an emergency stop count from the moment they're true.
     """
+    endpoint = "grant__request__profile__endpoint"
+    stopped = EmergencyStop.objects.filter(
+        Q(endpoint=None) | Q(endpoint=OuterRef(endpoint)), lifted_at=None
+    )
     rows = (
         Credential.objects.filter(
+            ~Exists(stopped),
             pk__in=list(credentials),
             state=CredentialState.ACTIVE,
             grant__ended_at=None,
             grant__starts_at__lte=ClockTimestamp(),
             grant__ends_at__gt=ClockTimestamp(),
             grant__holder__is_active=True,
-            grant__request__profile__endpoint__retired_at=None,
+            **{f"{endpoint}__retired_at": None},
         )
         .annotate(
             remaining=ExpressionWrapper(
@@ -50,29 +101,25 @@ def live(credentials: Iterable[uuid.UUID]) -> dict[uuid.UUID, Live]:
             )
         )
         .values_list(
+            "remaining",
             "pk",
             "grant_id",
             "grant__request__profile_id",
-            "grant__request__profile__endpoint__slug",
-            "grant__request__profile__endpoint__dialects",
-            "grant__request__profile__endpoint__upstream_url",
-            "grant__request__profile__endpoint__risk",
-            "grant__scope",
-            "remaining",
+            "grant__holder__email",
+            f"{endpoint}_id",
+            f"{endpoint}__slug",
+            f"{endpoint}__dialects",
+            f"{endpoint}__upstream_url",
+            f"{endpoint}__further_upstreams",
+            f"{endpoint}__key_header",
+            f"{endpoint}__risk",
+            # As text: reading the JSON of each again each second would be work for nothing.
+            Cast("grant__request__profile__aliases", TextField()),
+            Cast("grant__scope", TextField()),
         )
     )
     found = {}
-    for pk, grant, profile, endpoint, dialects, upstream_url, risk, scope, remaining in rows:
+    for remaining, *facts in rows:
         left: dt.timedelta = remaining
-        found[pk] = Live(
-            credential=pk,
-            grant=grant,
-            profile=profile,
-            endpoint=endpoint,
-            dialects=frozenset(dialects),
-            upstream_url=upstream_url.rstrip("/"),
-            critical=risk == "critical",
-            models=Scope.parse(scope).models,
-            remaining=left.total_seconds(),
-        )
+        found[facts[0]] = Holds(tuple(facts), left.total_seconds())
     return found

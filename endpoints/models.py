@@ -4,6 +4,7 @@ from urllib.parse import urlsplit
 
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Exists, F, OuterRef, Q
 
@@ -35,6 +36,8 @@ class Dialect(models.TextChoices):
 
     OPENAI = "openai", "OpenAI"
     ANTHROPIC = "anthropic", "Anthropic"
+    OLLAMA = "ollama", "Ollama"
+    HTTP = "http", "Plain HTTP"
 
 
 class Endpoints(models.QuerySet["Endpoint"]):
@@ -83,6 +86,20 @@ class Endpoint(models.Model):
     )
     dialects = ArrayField(models.CharField(max_length=20, choices=Dialect.choices), default=list)
     upstream_url = models.CharField(max_length=300, validators=[check_upstream])
+    further_upstreams = ArrayField(
+        models.CharField(max_length=300, validators=[check_upstream]),
+        default=list,
+        blank=True,
+        help_text="taken in this order when those before can't be reached; same key",
+    )
+    key_header = models.CharField(
+        max_length=60,
+        blank=True,
+        default="",
+        validators=[RegexValidator(r"^[A-Za-z][A-Za-z0-9-]*$", "Give a header's name.")],
+        help_text="in which the upstream takes its key, as its whole value; "
+        "empty: as its dialect has it; none: it takes no key",
+    )
     owner = models.ForeignKey(User, on_delete=models.PROTECT, related_name="owned_endpoints")
     created_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
     retired_at = models.DateTimeField(null=True, blank=True)
@@ -157,6 +174,9 @@ class AccessProfile(models.Model):
         blank=True,
         help_text="what the form starts with; all of the ceiling when empty",
     )
+    aliases = models.JSONField(
+        default=dict, blank=True, help_text="model names that clients may use: the model meant"
+    )
     default_duration = models.DurationField(default=dt.timedelta(hours=1))
     max_duration = models.DurationField(default=dt.timedelta(hours=8))
     pending_timeout = models.DurationField(
@@ -211,3 +231,72 @@ class AccessProfile(models.Model):
     def revocation(self) -> str:
         """How a credential of this kind can be taken back."""
         return self.Revocation.IMMEDIATE
+
+
+class ModelPrice(models.Model):
+    """What a model costs on an endpoint from a day on, in US dollars per million tokens."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    endpoint = models.ForeignKey(Endpoint, on_delete=models.CASCADE, related_name="prices")
+    model = models.CharField(max_length=200)
+    input_price = models.DecimalField(
+        max_digits=12, decimal_places=4, validators=[MinValueValidator(0)]
+    )
+    output_price = models.DecimalField(
+        max_digits=12, decimal_places=4, validators=[MinValueValidator(0)]
+    )
+    since = models.DateField(help_text="UTC; the latest that has come holds")
+    set_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    set_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+
+    class Meta:
+        ordering = ("model", "-since")
+        constraints = [
+            models.UniqueConstraint(fields=["endpoint", "model", "since"], name="price_once_a_day"),
+            models.CheckConstraint(
+                condition=Q(input_price__gte=0, output_price__gte=0), name="price_not_negative"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model} on {self.endpoint} from {self.since}"
+
+
+class EmergencyStop(models.Model):
+    """Nothing is let through to an endpoint, or to any, until somebody lifts it."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    endpoint = models.ForeignKey(
+        Endpoint,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="stops",
+        help_text="empty: all of them",
+    )
+    reason = models.CharField(max_length=500)
+    stopped_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+    stopped_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    lifted_at = models.DateTimeField(null=True, blank=True)
+    lifted_by = models.ForeignKey(
+        User, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+
+    class Meta:
+        ordering = ("-stopped_at",)
+        constraints = [
+            models.UniqueConstraint(
+                fields=["endpoint"],
+                condition=Q(lifted_at=None),
+                nulls_distinct=False,
+                name="one_stop_at_a_time",
+            ),
+            models.CheckConstraint(
+                condition=Q(lifted_at=None, lifted_by=None)
+                | Q(lifted_at__isnull=False, lifted_by__isnull=False),
+                name="stop_lifted_by_someone",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"Emergency stop of {self.endpoint or 'everything'}"

@@ -152,7 +152,7 @@ class _Call:
         if entry.ended:
             raise ended(entry)  # between the look and the entry in its list of calls
         if call == b"models":
-            await _answer(self.send, 200, self.dialect.models(entry.live.models), self._own())
+            await _answer(self.send, 200, self.dialect.models(entry.live.scope.models), self._own())
             return
         body = _parsed(await self._body())
         self._check_model(body, entry)
@@ -222,12 +222,12 @@ class _Call:
         model = body.get("model")
         if not isinstance(model, str) or not model:
             raise Refused(400, "model_missing", "`model` must be a string.", param="model")
-        if model not in entry.live.models:
+        if model not in entry.live.scope.models:
             raise Refused(
                 403,
                 "model_not_granted",
                 f"This grant doesn't hold the model {model[:200]!r}. It holds: "
-                f"{', '.join(sorted(entry.live.models))}. Ask for more at "
+                f"{', '.join(sorted(entry.live.scope.models))}. Ask for more at "
                 f"{settings.KEYTURN_BASE_URL}/request/{entry.live.profile}/",
                 param="model",
             )
@@ -238,7 +238,7 @@ class _Call:
         watch = asyncio.create_task(self._watch_client(asyncio.current_task()))
         try:
             async with upstream.post(
-                f"{entry.live.upstream_url}/v1/{call}",
+                f"{entry.live.upstreams[0]}/v1/{call}",
                 # Serialised anew: the upstream reads exactly what was checked.
                 data=json.dumps(body, ensure_ascii=False).encode(),
                 headers=self.dialect.upstream_headers(key, self.headers),

@@ -25,7 +25,7 @@ from django.db import Error as DatabaseError
 from django.db import close_old_connections, connection
 
 from credentials import vault
-from credentials.live import Live, live
+from credentials.live import Live, holding
 from credentials.push import CHANNEL
 from gateway.dialects import Refused
 
@@ -173,7 +173,7 @@ class Registry:
     async def _verify(self, secret: str, digest: bytes) -> Entry | None:
         asked_at = time.monotonic()
         credential = await self._ask(vault.whose, secret)
-        found = await self._ask(live, [credential]) if credential is not None else {}
+        found = await self._ask(holding, [credential]) if credential is not None else {}
         if credential is None or credential not in found:
             self._unknown[digest] = time.monotonic()
             while len(self._unknown) > MOST:
@@ -182,7 +182,9 @@ class Registry:
         fresh = found[credential]
         # `remaining` was true at some moment after this question began: counting it from its
         # beginning ends early rather than late.
-        entry = Entry(live=fresh, deadline=asked_at + fresh.remaining, confirmed=asked_at)
+        entry = Entry(
+            live=Live.of(fresh.facts), deadline=asked_at + fresh.remaining, confirmed=asked_at
+        )
         loop = asyncio.get_running_loop()
         entry.timer = loop.call_later(max(0.0, entry.deadline - time.monotonic()), entry.end)
         self._by_digest[digest] = entry
@@ -207,7 +209,7 @@ class Registry:
         moment = time.monotonic()
         watched = {pk: e for pk, e in self._by_credential.items() if not e.ended}
         if watched:
-            found = await self._ask(live, list(watched))
+            found = await self._ask(holding, list(watched))
             for pk, entry in watched.items():
                 if pk in found:
                     entry.confirmed = moment

@@ -9,7 +9,7 @@ from accessrequests.states import GrantState
 from audit import clock
 from broker.errors import NotLive
 from credentials.actions import check_out
-from credentials.live import live
+from credentials.live import holding
 from credentials.models import Credential
 from tests.conftest import running_gateway
 from tests.invariants.target import token_of, tokens_of
@@ -67,7 +67,7 @@ def test_openbao_refuses_by_itself_with_no_worker(grant: Grant, servers: Servers
     assert token_of(servers, out.secret) is not None
     time.sleep(max(0.0, grant.ends_at.timestamp() + 0.2 - time.time()))
     assert token_of(servers, out.secret) is None
-    assert live([out.credential.pk]) == {}
+    assert holding([out.credential.pk]) == {}
     assert Grant.objects.get(pk=grant.pk).state == GrantState.ACTIVE, "no worker has run"
 
 
@@ -118,7 +118,7 @@ def test_nothing_is_checked_out_before_the_beginning(grant: Grant) -> None:
 def test_the_gateways_question_needs_no_worker_either(grant: Grant) -> None:
     """`live` is what the gateway asks each second."""
     out = check_out(by=grant.holder, grant_id=grant.pk)
-    found = live([out.credential.pk])[out.credential.pk]
+    found = holding([out.credential.pk])[out.credential.pk]
     assert 3590 < found.remaining <= 3600
     ends_in(grant, -0.001)
-    assert live([out.credential.pk]) == {}
+    assert holding([out.credential.pk]) == {}

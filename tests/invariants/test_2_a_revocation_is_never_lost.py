@@ -18,7 +18,7 @@ from audit.models import AuditEvent
 from broker.errors import Unavailable
 from credentials import actions, vault
 from credentials.actions import DOUBT_AFTER, check_out, end_grant
-from credentials.live import live
+from credentials.live import holding
 from credentials.models import Credential
 from credentials.states import CredentialState, RevokeReason
 from tests.invariants.races import apart, at_once
@@ -90,7 +90,7 @@ def test_whatever_step_the_mint_died_at_ending_the_grant_takes_it_back(
 ) -> None:
     credential = mint_and_die(grant)
     end_grant(grant_id=grant.pk, by=grant.holder)
-    assert live([credential.pk]) == {}
+    assert holding([credential.pk]) == {}
     sweep()
     assert tokens_of(servers, grant) == []
     wait_out(credential, 80)  # what was never confirmed could still land for a while
@@ -254,7 +254,7 @@ def test_however_a_grant_ends_its_credential_is_proven_gone(
 ) -> None:
     out = check_out(by=grant.holder, grant_id=grant.pk)
     reason = end(grant, world)
-    assert live([out.credential.pk]) == {}, "refused before any worker runs"
+    assert holding([out.credential.pk]) == {}, "refused before any worker runs"
     sweep()
     grant.refresh_from_db()
     assert (grant.state, grant.end_reason) == ("ended", reason)
@@ -326,7 +326,7 @@ def test_openbao_failing_while_it_is_to_revoke(
     with override_settings(VAULT_TIMEOUT=1):
         with fault(servers):
             end_grant(grant_id=grant.pk, by=grant.holder)
-            assert live([out.credential.pk]) == {}
+            assert holding([out.credential.pk]) == {}
             apart(sweep)
             out.credential.refresh_from_db()
             assert out.credential.state == CredentialState.REVOKING

@@ -35,7 +35,7 @@ from broker.errors import (
 )
 from credentials import actions, vault
 from credentials.actions import CheckedOut, check_out, end_grant
-from credentials.live import live
+from credentials.live import holding
 from credentials.models import Credential
 from credentials.states import CredentialState
 from tests.accessrequests.policies import govern, step
@@ -318,14 +318,14 @@ def test_100_check_outs_at_once_leave_one_live_credential(
     assert [each["meta"]["credential"] for each in held] == [str(open_rows.get().pk)]
     still_good = [each for each in won if token_of(servers, each.secret)]
     assert [each.credential.pk for each in still_good] == [open_rows.get().pk]
-    assert list(live([each.credential.pk for each in won])) == [open_rows.get().pk]
+    assert list(holding([each.credential.pk for each in won])) == [open_rows.get().pk]
 
 
 def test_checking_out_again_replaces(world: World, servers: Servers, sweep: Any) -> None:
     grant = world.grant()
     first = check_out(by=grant.holder, grant_id=grant.pk)
     second = check_out(by=grant.holder, grant_id=grant.pk)
-    assert list(live([first.credential.pk, second.credential.pk])) == [second.credential.pk]
+    assert list(holding([first.credential.pk, second.credential.pk])) == [second.credential.pk]
     sweep()
     assert_proven_gone(first.credential)
     assert token_of(servers, first.secret) is None

@@ -18,7 +18,7 @@ from audit.events import Event
 from audit.models import AuditEvent
 from broker.errors import AuthorityLost, Forbidden, InvalidInput, KeyturnError, NotFound
 from credentials.actions import check_out
-from credentials.live import live
+from credentials.live import holding
 from credentials.models import Credential
 from credentials.states import CredentialState
 from endpoints.actions import change, retire_endpoint
@@ -221,7 +221,7 @@ def test_what_is_live_ends_with_the_next_sweep(
 ) -> None:
     out = check_out(by=grant.holder, grant_id=grant.pk)
     lose(grant.request, reviewer)
-    assert live([out.credential.pk]) == {}, "the gateway refuses before any sweep"
+    assert holding([out.credential.pk]) == {}, "the gateway refuses before any sweep"
     sweep()
     grant.refresh_from_db()
     out.credential.refresh_from_db()
