@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+BENCH_VENV := .venv-bench
 RUN := $(VENV)/bin/python
 # pip installs nothing that isn't locked, and says nothing unless it fails.
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
@@ -14,7 +15,7 @@ MAKEFLAGS += --no-print-directory
 
 .PHONY: help
 help: ## What there is to do
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The virtual environment. A stamp is newer than the lists it was installed from.
 
@@ -121,8 +122,29 @@ pictures: $(VENV)/.installed-dev browser ## Every page at 1440 and 390, light an
 	@$(RUN) -m pytest -q tests/browser/pictures.py
 
 .PHONY: bench
-bench: $(VENV)/.installed-dev ## Measure, into docs/benchmarks.md and build/bench (ARGS=tests/bench/dashboard.py)
-	@$(RUN) -m pytest -q -p no:cacheprovider $(or $(ARGS),tests/bench/*.py)
+bench: $(VENV)/.installed-dev wrk $(BENCH_VENV)/.installed ## Measure, into docs/benchmarks.md and build/bench (ARGS=tests/bench/dashboard.py)
+	@$(RUN) -m pytest -q -s -p no:cacheprovider $(or $(ARGS),tests/bench/*.py)
+
+.PHONY: bench-gateway
+bench-gateway: $(VENV)/.installed-dev wrk $(BENCH_VENV)/.installed ## The gateway's part of it (ARGS="--quick": half a minute, writes nothing)
+	@$(RUN) -m pytest -q -s -p no:cacheprovider tests/bench/gateway.py $(ARGS)
+
+# LiteLLM pins other versions of what Keyturn runs on.
+$(BENCH_VENV)/.installed: requirements-bench.txt | $(VENV)/bin/python
+	@echo "Installing what the gateway is measured beside"
+	@$(PYTHON) -m venv $(BENCH_VENV)
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+	  --require-hashes -r requirements-bench.txt
+	@touch $@
+
+.PHONY: wrk
+wrk:
+	@command -v wrk > /dev/null || { \
+	  root=; [ "$$(id -u)" = 0 ] || root="sudo -n"; \
+	  echo "Installing Debian's wrk, which makes the load"; \
+	  { $$root apt-get update -qq && \
+	    $$root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends wrk; \
+	  } > /dev/null 2>&1 || { echo "No wrk: sudo apt-get install wrk" >&2; exit 1; }; }
 
 # Keep it current
 
@@ -139,3 +161,4 @@ lock: $(VENV)/.installed-dev ## Lock the dependencies; upgrade with ARGS="--upgr
 	@$(LOCK) $(ARGS) requirements.in -o requirements.txt
 	@$(LOCK) $(ARGS) requirements-embedded.in -o requirements-embedded.txt
 	@$(LOCK) $(ARGS) requirements-dev.in -o requirements-dev.txt
+	@$(LOCK) $(ARGS) requirements-bench.in -o requirements-bench.txt
