@@ -7,8 +7,10 @@ from django.urls import reverse
 
 from accessrequests.models import AccessRequest, Comment, Grant, HandOver, Review, Route
 from accessrequests.routing import are_linked, may_decide, reviewers_of, told_for
+from accessrequests.states import EndReason
 from accounts.models import User
 from audit.templatetags.keyturn import duration
+from endpoints.models import EmergencyStop
 from notifications.kinds import Kind
 from notifications.outbox import notify, withdraw
 
@@ -277,8 +279,13 @@ def grant_ending(grant: Grant) -> None:
 def grant_ended(grant: Grant, by: User | None) -> None:
     """Tell the holder that it ended, unless they ended it or its time was simply up."""
     withdraw(about=grant, kinds=[Kind.GRANT_ENDING])
-    if (by is not None and by.pk == grant.holder_id) or grant.end_reason == "expired":
+    if (by is not None and by.pk == grant.holder_id) or grant.end_reason == EndReason.EXPIRED:
         return
+    stop: EmergencyStop | None = None
+    if grant.end_reason == EndReason.EMERGENCY_STOP:
+        stop = EmergencyStop.objects.against(
+            grant.request.profile.endpoint_id, grant.request.decided_at
+        ).first()
     notify(
         Kind.GRANT_ENDED,
         to=[grant.holder],
@@ -286,4 +293,5 @@ def grant_ended(grant: Grant, by: User | None) -> None:
         path=_path(grant),
         sentence=f"Your access to {grant.request.profile.endpoint} was ended early",
         facts=[("Why", grant.get_end_reason_display()), ("By", grant.ended_by)],
+        quote=stop.reason if stop else "",
     )

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import OuterRef, Q, QuerySet, Subquery
 
-from accessrequests.actions import chase, check_authority, close_grant
+from accessrequests.actions import chase, check_authority, check_not_stopped, close_grant
 from accessrequests.actions.granting import followers
 from accessrequests.models import Grant
 from accessrequests.permissions import check_end, check_hold
@@ -29,7 +29,7 @@ from broker.errors import CheckoutInProgress, Conflict, InvalidInput, NotLive, U
 from credentials import push, vault
 from credentials.models import Credential
 from credentials.states import CredentialState, RevokeReason
-from endpoints.models import Endpoint
+from endpoints.models import EmergencyStop, Endpoint
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +131,7 @@ def _confirm(credential: Credential, accessor: str, by: User) -> None:
     moment = clock.now()
     if not grant.is_live(moment):
         raise NotLive(_why_not_live(grant, moment))
+    check_not_stopped(grant.request)
     changed = Credential.objects.filter(pk=credential.pk, state=CredentialState.ISSUING).update(
         state=CredentialState.ACTIVE, accessor=accessor, issued_at=moment
     )
@@ -180,10 +181,10 @@ def _start_revoking(credential: Credential, reason: RevokeReason, by: User | Non
     )
     pk = credential.pk
     # Should it never happen: gateways poll, and the sweep finds the row by its date.
-    transaction.on_commit(lambda: _tell(pk))
+    transaction.on_commit(lambda: tell([pk]))
 
 
-def _tell(credential: uuid.UUID) -> None:
+def tell(credentials: list[uuid.UUID]) -> None:
     """Gateways first; then the doorbell, which makes the sweep come sooner.
 
     Where Redis can't be reached for the one it isn't tried for the other: Celery would keep the
@@ -191,7 +192,7 @@ def _tell(credential: uuid.UUID) -> None:
     """
     from credentials.tasks import sweep
 
-    if not push.ended([credential]):
+    if not push.ended(credentials):
         return
     try:
         sweep.apply_async(expires=5, retry=False)
@@ -238,7 +239,8 @@ def end_denied(grant: Grant, by: User) -> None:
 
 
 def end_due_grants() -> int:
-    """End grants whose time is up, or whose holder or endpoint is gone; how many.
+    """End grants whose time is up, whose holder or endpoint is gone, or that an emergency stop is
+    against; how many.
 
     Rows locked by another worker are its business.
     """
@@ -255,13 +257,35 @@ def end_due_grants() -> int:
     count = 0
     for grants, reason in due:
         with transaction.atomic():
-            rows = grants.select_related(
-                "request__profile__endpoint", "request__requester", "holder"
-            ).select_for_update(skip_locked=True, of=("self",))[:BATCH]
-            for grant in rows:
+            for grant in _batch(grants):
                 _end(grant, reason, None)
                 count += 1
-    return count
+    return count + _end_stopped()
+
+
+def _batch(grants: QuerySet[Grant]) -> list[Grant]:
+    return list(
+        grants.select_related(
+            "request__profile__endpoint", "request__requester", "holder"
+        ).select_for_update(skip_locked=True, of=("self",))[:BATCH]
+    )
+
+
+@transaction.atomic
+def _end_stopped() -> int:
+    """End grants that an emergency stop is against, in the name of whoever declared it."""
+    stops = EmergencyStop.objects.against(
+        OuterRef("request__profile__endpoint"), OuterRef("request__decided_at")
+    )
+    rows = _batch(
+        Grant.objects.filter(ended_at=None, ends_at__gt=clock.now())
+        .annotate(stopped_by=Subquery(stops.values("stopped_by")[:1]))
+        .filter(stopped_by__isnull=False)
+    )
+    people = User.objects.in_bulk({row.stopped_by for row in rows})  # type: ignore[attr-defined]
+    for grant in rows:
+        _end(grant, EndReason.EMERGENCY_STOP, people[grant.stopped_by])  # type: ignore[attr-defined]
+    return len(rows)
 
 
 def _doubt_old_mints() -> int:

@@ -13,7 +13,6 @@ from django.db.models import (
     ExpressionWrapper,
     F,
     OuterRef,
-    Q,
     TextField,
 )
 from django.db.models.functions import Cast
@@ -81,8 +80,8 @@ def holding(credentials: Iterable[uuid.UUID]) -> dict[uuid.UUID, Holds]:
     endpoint and an emergency stop count from the moment they're true.
     """
     endpoint = "grant__request__profile__endpoint"
-    stopped = EmergencyStop.objects.filter(
-        Q(endpoint=None) | Q(endpoint=OuterRef(endpoint)), lifted_at=None
+    stopped = EmergencyStop.objects.against(
+        OuterRef(endpoint), OuterRef("grant__request__decided_at")
     )
     rows = (
         Credential.objects.filter(

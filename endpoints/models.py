@@ -1,4 +1,5 @@
 import datetime as dt
+import uuid
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -262,8 +263,37 @@ class ModelPrice(models.Model):
         return f"{self.model} on {self.endpoint} from {self.since}"
 
 
+class EmergencyStops(models.QuerySet["EmergencyStop"]):
+    def visible_to(self, user: User) -> "EmergencyStops":
+        """Of one's own endpoints, and of everything for whoever owns one; all for auditors."""
+        if user.sees_everything:
+            return self
+        own = Endpoint.objects.filter(owner=user)
+        return self.filter(Q(endpoint__in=own) | Q(Exists(own), endpoint=None))
+
+    def in_force(self) -> "EmergencyStops":
+        """Those that nobody has lifted yet."""
+        return self.filter(lifted_at=None)
+
+    def against(
+        self, endpoint: uuid.UUID | OuterRef, decided_at: dt.datetime | OuterRef | None
+    ) -> "EmergencyStops":
+        """Those that forbid what was decided at this moment on this endpoint.
+
+        A stop that was lifted since counts too: what it ended doesn't come back, whether or not
+        a worker got round to ending it.
+        """
+        since = Q(lifted_at=None)
+        if decided_at is not None:
+            since |= Q(lifted_at__gt=decided_at)
+        return self.filter(since, Q(endpoint=None) | Q(endpoint=endpoint))
+
+
 class EmergencyStop(models.Model):
-    """Nothing is let through to an endpoint, or to any, until somebody lifts it."""
+    """Nothing is let through to an endpoint, or to any, until somebody lifts it.
+
+    One that was lifted the moment it was declared ended what there was, and let all ask again.
+    """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     endpoint = models.ForeignKey(
@@ -282,6 +312,8 @@ class EmergencyStop(models.Model):
         User, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
 
+    objects = EmergencyStops.as_manager()
+
     class Meta:
         ordering = ("-stopped_at",)
         constraints = [
@@ -299,4 +331,16 @@ class EmergencyStop(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"Emergency stop of {self.endpoint or 'everything'}"
+        what = self.endpoint or "everything"
+        if self.lifted_at == self.stopped_at:
+            return f"all access to {what}"
+        return f"emergency stop of {what}"
+
+    @property
+    def in_words(self) -> str:
+        """What it means to whoever runs into it."""
+        what = self.endpoint.name if self.endpoint else "Everything"
+        reason = self.reason.rstrip(".")
+        if self.lifted_at is None:
+            return f"{what} is stopped by {self.stopped_by}: {reason}."
+        return f"Access to {what} was ended by {self.stopped_by}: {reason}. Ask anew."

@@ -35,7 +35,7 @@ from audit.ids import new_id
 from audit.record import record
 from audit.templatetags.keyturn import duration as duration_words
 from broker.errors import InvalidInput, NotFound, StepUpNeeded
-from endpoints.models import SHORTEST, AccessProfile
+from endpoints.models import SHORTEST, AccessProfile, EmergencyStop
 from endpoints.scope import Scope
 
 JUSTIFICATION_LENGTH = 2000
@@ -206,6 +206,13 @@ def preview_request(
     dead_end = None if ruling.automatic else unreachable(steps)
     if dead_end is not None:
         errors["profile"] = _dead_end(dead_end, profile)
+    stop = (
+        EmergencyStop.objects.against(profile.endpoint_id, None)
+        .select_related("endpoint", "stopped_by")
+        .first()
+    )
+    if stop is not None:
+        errors["profile"] = f"{stop.in_words} Ask once the stop is lifted."
     if errors:
         raise InvalidInput(errors)
     begins = extended.ends_at if extended else max(now, starts_at or now)

@@ -13,16 +13,19 @@ from accessrequests.states import RequestState
 from accounts.models import User
 from audit import clock
 from broker.errors import AuthorityLost
+from endpoints.models import EmergencyStop
 
 
 def check_authority(request: AccessRequest) -> None:
     """Raise AuthorityLost unless all that this request rests on holds at this moment.
 
-    The requester is active and may still ask for it, profile and endpoint are open, scope and
-    duration are within the profile as it is now, and the policy as it is now has no objection.
+    No emergency stop is against it, the requester is active and may still ask for it, profile and
+    endpoint are open, scope and duration are within the profile as it is now, and the policy as it
+    is now has no objection.
     Once it is approved, whoever approved it still could, and in the number that is needed now.
     """
     profile, requester = request.profile, request.requester
+    check_not_stopped(request)
     if not User.objects.active().filter(pk=requester.pk).exists():
         raise AuthorityLost(f"{requester} was deactivated.")
     if not profile.is_active:
@@ -36,6 +39,21 @@ def check_authority(request: AccessRequest) -> None:
         check_consent(request)
     else:
         _unobjected(request)
+
+
+def check_not_stopped(request: AccessRequest) -> None:
+    """Raise AuthorityLost where an emergency stop is against it.
+
+    Who looks before a stop is committed sees none: the sweep ends what they made, and the gateway
+    refuses it meanwhile.
+    """
+    stop = (
+        EmergencyStop.objects.against(request.profile.endpoint_id, request.decided_at)
+        .select_related("endpoint", "stopped_by")
+        .first()
+    )
+    if stop is not None:
+        raise AuthorityLost(stop.in_words)
 
 
 def _facts(request: AccessRequest, moment: dt.datetime) -> Facts:

@@ -14,10 +14,12 @@ from accessrequests.models import Grant, Review
 from accounts import actions as accounts
 from accounts import factors
 from accounts.models import User
+from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
 from audit.record import record
 from credentials import actions as credentials
+from credentials import stopping
 from credentials.actions import check_out
 from endpoints import actions as endpoints
 from notifications import actions as notifications
@@ -36,6 +38,7 @@ STATE = (
     " SELECT 'factor', id::text, last_step::text FROM accounts_totp UNION ALL"
     " SELECT 'token', id::text, revoked_at::text FROM accounts_apitoken UNION ALL"
     " SELECT 'endpoint', id::text, concat(retired_at, upstream_url) FROM endpoints_endpoint"
+    " UNION ALL SELECT 'stop', id::text, lifted_at::text FROM endpoints_emergencystop"
     " UNION ALL SELECT 'told', person_id::text, email_access FROM notifications_preference"
     " UNION ALL SELECT 'profile', id::text, scope::text FROM endpoints_accessprofile UNION ALL"
     " SELECT 'request', id::text, state FROM accessrequests_accessrequest UNION ALL"
@@ -262,6 +265,31 @@ def end(world: World) -> Verb:
     )
 
 
+def declare_stop(world: World) -> Verb:
+    endpoint, proof = world.endpoint(with_key=False), clock.now()
+    return (
+        lambda: stopping.stop(by=endpoint.owner, endpoint=endpoint, reason="!", factor_at=proof),
+        Event.STOP_DECLARED,
+    )
+
+
+def end_all(world: World) -> Verb:
+    endpoint, proof = world.endpoint(with_key=False), clock.now()
+    return (
+        lambda: stopping.end_all(by=endpoint.owner, endpoint=endpoint, reason="!", factor_at=proof),
+        Event.ALL_ENDED,
+    )
+
+
+def lift_stop(world: World) -> Verb:
+    owner, proof = world.person(is_administrator=True), clock.now()
+    row = stopping.stop(by=owner, endpoint=None, reason="!", factor_at=proof)
+    return (
+        lambda: stopping.lift(by=owner, stop_id=row.pk, factor_at=proof),
+        Event.STOP_LIFTED,
+    )
+
+
 def expire_a_grant(world: World) -> Verb:
     grant = world.grant()
     move(grant, starts_at=dt.timedelta(hours=-3), ends_at=dt.timedelta(hours=-3))
@@ -312,6 +340,9 @@ VERBS = [
     begin_to_mint,
     issue,
     end,
+    declare_stop,
+    end_all,
+    lift_stop,
     expire_a_grant,
     begin_to_revoke,
     close,
