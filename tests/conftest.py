@@ -16,7 +16,6 @@ from django.test import override_settings
 from django.test.utils import setup_databases, teardown_databases
 
 from audit.context import Origin, working_for
-from broker.demo.upstream import make_app
 from credentials import actions
 from tests.servers import Servers
 from tests.upstream import Upstream
@@ -80,8 +79,8 @@ def sweep(role: Any) -> Callable[[], int]:
 
 @pytest.fixture(scope="session")
 def upstream() -> Iterator[Upstream]:
-    """The demo upstream, in a thread, so that tests can look at what reached it."""
-    with Upstream(make_app(UPSTREAM_KEY)) as running:
+    """A provider in a thread, so that tests see what reached it and can make it misbehave."""
+    with Upstream(UPSTREAM_KEY) as running:
         yield running
 
 
