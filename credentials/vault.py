@@ -256,6 +256,12 @@ def whose(token: str) -> uuid.UUID | None:
         return None
 
 
+def ping() -> None:
+    """Raise VaultError unless this process is logged in to a Vault that answers."""
+    with _calling("look at its own login") as client:
+        client.adapter.get("/v1/auth/token/lookup-self")
+
+
 def upstream_version(endpoint: str) -> int:
     """The version of an endpoint's stored upstream key, 0 if there is none."""
     with _calling("look at an upstream key") as client:

@@ -1,6 +1,7 @@
 """What gateways write: calls, what each grant has spent, and what each gateway holds of it."""
 
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import Q
 
@@ -21,6 +22,7 @@ class Process(models.Model):
     started_at = models.DateTimeField(db_default=ClockTimestamp())
     beat_at = models.DateTimeField(db_default=ClockTimestamp(), db_index=True)
     open_calls = models.PositiveIntegerField(default=0)
+    written = models.BigIntegerField(default=0, help_text="number of its last batch")
 
     class Meta:
         verbose_name = "gateway process"
@@ -121,7 +123,7 @@ class Call(models.Model):
         indexes = [
             models.Index(fields=["grant", "-at"], name="call_of_grant"),
             models.Index(fields=["endpoint", "-at"], name="call_of_endpoint"),
-            models.Index(fields=["at"], name="call_by_age"),
+            BrinIndex(fields=["at"], name="call_by_age"),
         ]
 
     def __str__(self) -> str:

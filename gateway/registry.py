@@ -6,31 +6,27 @@ poll of PostgreSQL each second that finds what a lost push missed.
 """
 
 import asyncio
-import hashlib
 import json
 import logging
 import re
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from hashlib import sha256
+from typing import Any
 
 import redis.asyncio
 import redis.exceptions
 from django.conf import settings
-from django.db import Error as DatabaseError
-from django.db import close_old_connections, connection
 
 from credentials import vault
 from credentials.live import Live, holding
 from credentials.push import CHANNEL
-from gateway.dialects import Refused
+from gateway.asking import Ask, Unreachable
+from gateway.dialects import Dialect, Refused
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 # What a service token looks like. Anything else is turned away before Vault is asked.
 SECRET = re.compile(r"(?:hvs|s)\.[A-Za-z0-9_\-.]{20,500}")
@@ -41,20 +37,32 @@ KEY_AGE = 30.0  # seconds for which an upstream's key is used without asking Vau
 MOST = 100_000  # entries of either kind
 
 
-class Unreachable(Exception):
-    """PostgreSQL or Vault can't be asked."""
-
-
 @dataclass(eq=False)
 class Entry:
     """One verified credential. `calls` are the tasks that serve its open calls."""
 
     live: Live
+    facts: tuple[Any, ...]
     deadline: float
     confirmed: float
     ended: bool = False
     calls: set[asyncio.Task[Any]] = field(default_factory=set)
     timer: asyncio.TimerHandle | None = None
+    _headers: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict)
+
+    def learn(self, facts: tuple[Any, ...]) -> None:
+        """What it's for may have changed: a budget was raised, an upstream added."""
+        if facts != self.facts:
+            self.facts, self.live = facts, Live.of(facts)
+            self._headers.clear()
+
+    def upstream_headers(self, dialect: Dialect, key: str) -> dict[str, str]:
+        """The same dict as long as the key is the same."""
+        known = self._headers.get(dialect.name)
+        if known is None or known[0] != key:
+            headers = dialect.upstream_headers(key, self.live.key_header)
+            known = self._headers[dialect.name] = key, headers
+        return known[1]
 
     def is_stale(self, moment: float) -> bool:
         """Whether it was last confirmed too long ago to be served on."""
@@ -81,13 +89,14 @@ class _Key:
 class Registry:
     """All that this gateway process knows; others have their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
         self._by_digest: OrderedDict[bytes, Entry] = OrderedDict()
         self._by_credential: dict[uuid.UUID, Entry] = {}
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[Entry | None]] = {}
         self._keys: dict[str, _Key] = {}
-        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="ask")
+        self._polled_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -102,27 +111,24 @@ class Registry:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _ask(self, question: Callable[..., T], *args: object) -> T:
-        """Run something that waits for Vault or PostgreSQL in a thread. Raises Unreachable."""
-
-        def asked() -> T:
-            close_old_connections()
-            try:
-                return question(*args)
-            except DatabaseError as error:
-                # Whatever happened to it, the next question gets a connection that works.
-                connection.close()
-                raise Unreachable(type(error).__name__) from error
-            except vault.VaultError as error:
-                raise Unreachable(str(error)) from error
-
-        return await asyncio.get_running_loop().run_in_executor(self._threads, asked)
+    @property
+    def faults(self) -> list[str]:
+        """Why this gateway shouldn't be sent anything now."""
+        age = time.monotonic() - self._polled_at
+        return ["the database can't be asked what ended"] if age > 3 * POLL else []
 
     async def admit(self, secret: str, endpoint: str) -> Entry:
         """The live entry of this secret on this endpoint. Raises Refused."""
-        entry = await self._entry(secret)
+        digest = sha256(secret.encode()).digest()
+        entry = self._by_digest.get(digest)
+        if entry is None:
+            entry = await self._entry(secret, digest)
+        self.check(entry, endpoint)
+        return entry
+
+    def check(self, entry: Entry, endpoint: str) -> None:
+        """Raise Refused unless this entry holds now, on this endpoint."""
         if entry.live.endpoint != endpoint:
             raise Refused(
                 403, "wrong_endpoint", "This credential was granted for another endpoint."
@@ -138,13 +144,8 @@ class Registry:
                 "Calls are refused until it can.",
                 retry=True,
             )
-        return entry
 
-    async def _entry(self, secret: str) -> Entry:
-        digest = hashlib.sha256(secret.encode()).digest()
-        entry = self._by_digest.get(digest)
-        if entry is not None:
-            return entry
+    async def _entry(self, secret: str, digest: bytes) -> Entry:
         since = self._unknown.get(digest)
         if SECRET.fullmatch(secret) is None or (
             since is not None and time.monotonic() - since < FORGET_UNKNOWN
@@ -183,7 +184,7 @@ class Registry:
         # `remaining` was true at some moment after this question began: counting it from its
         # beginning ends early rather than late.
         entry = Entry(
-            live=Live.of(fresh.facts), deadline=asked_at + fresh.remaining, confirmed=asked_at
+            Live.of(fresh.facts), fresh.facts, asked_at + fresh.remaining, confirmed=asked_at
         )
         loop = asyncio.get_running_loop()
         entry.timer = loop.call_later(max(0.0, entry.deadline - time.monotonic()), entry.end)
@@ -201,6 +202,7 @@ class Registry:
             try:
                 async with asyncio.timeout(2 * POLL):
                     await self._poll()
+                self._polled_at = time.monotonic()
             except (Unreachable, TimeoutError) as error:
                 logger.warning("can't ask the database what ended: %r", error)
                 self._cut_stale()
@@ -208,11 +210,12 @@ class Registry:
     async def _poll(self) -> None:
         moment = time.monotonic()
         watched = {pk: e for pk, e in self._by_credential.items() if not e.ended}
+        found = await self._ask(holding, list(watched))
         if watched:
-            found = await self._ask(holding, list(watched))
             for pk, entry in watched.items():
                 if pk in found:
                     entry.confirmed = moment
+                    entry.learn(found[pk].facts)
                 else:
                     entry.end()
         self._forget()
@@ -267,12 +270,17 @@ class Registry:
             if entry is not None:
                 entry.end()
 
-    async def upstream_key(self, endpoint: str) -> str:
+    async def upstream_key(self, live: Live) -> str:
         """The endpoint's own key, from Vault, kept in memory only. Raises Refused."""
+        if live.key_header == "none":
+            return ""
+        endpoint = live.endpoint
         known = self._keys.get(endpoint)
         moment = time.monotonic()
-        if known is not None and moment - known.fetched < KEY_AGE:
-            return known.value
+        if known is not None:
+            if moment - known.fetched < KEY_AGE:
+                return known.value
+            known.fetched = moment - KEY_AGE + 2  # one call asks; the others use it meanwhile
         try:
             value = await self._ask(vault.upstream_key, endpoint)
         except Unreachable as error:

@@ -70,16 +70,16 @@ def test_stream(client: openai.OpenAI) -> None:
     assert chunks[-1].usage is not None
 
 
-def test_tool_call(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(
-        model="demo-small",
-        messages=SAY,
-        tools=[{"type": "function", "function": {"name": "look_up", "parameters": {}}}],
-    )
-    calls = answer.choices[0].message.tool_calls
-    assert calls is not None
-    assert calls[0].type == "function"
-    assert calls[0].function.name == "look_up"
+def test_a_tool_that_nobody_granted(client: openai.OpenAI, upstream: Upstream) -> None:
+    before = len(upstream.calls)
+    with pytest.raises(openai.PermissionDeniedError, match="'look_up'") as caught:
+        client.chat.completions.create(
+            model="demo-small",
+            messages=SAY,
+            tools=[{"type": "function", "function": {"name": "look_up", "parameters": {}}}],
+        )
+    assert caught.value.code == "tool_not_granted"
+    assert len(upstream.calls) == before
 
 
 def test_embeddings(client: openai.OpenAI) -> None:

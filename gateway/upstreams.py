@@ -1,0 +1,180 @@
+"""The upstream side: pooled connections, which upstream is up, failing over before the first byte.
+
+No call that an upstream may have billed is repeated: another one is tried only where the
+connection could not be made, or where the upstream said that it took nothing in (429).
+"""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import aiohttp
+from django.conf import settings
+from yarl import URL
+
+from credentials.live import Live
+from gateway.dialects import Refused
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 5.0  # seconds
+PROBE = 5.0  # seconds between two looks at one that is down
+IDLE = 600.0  # seconds after which an unused upstream is no longer looked at
+
+
+@dataclass
+class Upstream:
+    """One base URL of one endpoint, as this process sees it."""
+
+    url: str
+    endpoint: uuid.UUID
+    is_up: bool = True
+    error: str = ""
+    used: float = 0.0
+    changed: bool = True  # and not yet written down
+
+    def went(self, *, up: bool, error: str = "") -> None:
+        """It answered, or could not be reached."""
+        self.is_up, self.error, self.changed = up, error, True
+
+
+class Upstreams:
+    """All upstreams of this process, over one pool of connections."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Upstream] = {}
+        self._session: aiohttp.ClientSession | None = None
+        self._urls: dict[str, URL] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Open the pool; call within the running loop."""
+        self._session = aiohttp.ClientSession(
+            # Shorter than any usual server's: one that closes an idle connection just as a call
+            # goes out on it would fail that call, which may not be repeated.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4),
+            timeout=aiohttp.ClientTimeout(
+                total=None,
+                sock_connect=CONNECT_TIMEOUT,
+                sock_read=settings.KEYTURN_GATEWAY_UPSTREAM_TIMEOUT,
+            ),
+            trust_env=False,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        self._task = asyncio.create_task(self._probe_for_ever(), name="probe")
+
+    async def stop(self) -> None:
+        """Close the pool."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._session is not None:
+            await self._session.close()
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The pool."""
+        assert self._session is not None  # noqa: S101 -- set by lifespan before any call
+        return self._session
+
+    def in_order(self, live: Live) -> list[Upstream]:
+        """The endpoint's upstreams: those that are up first."""
+        found = []
+        for url in live.upstreams:
+            upstream = self.known.get(url)
+            if upstream is None:
+                upstream = self.known[url] = Upstream(url, live.endpoint_id)
+            found.append(upstream)
+        if len(found) > 1:
+            found.sort(key=lambda upstream: not upstream.is_up)
+        return found
+
+    def url(self, base: str, path: str) -> URL:
+        """`path` is sent as it is: it was matched or checked as it is."""
+        text = base + path
+        url = self._urls.get(text)
+        if url is None:
+            if len(self._urls) > 10_000:
+                self._urls.clear()
+            url = self._urls[text] = URL(text, encoded=True)
+        return url
+
+    async def request(
+        self, live: Live, method: str, path: str, headers: Mapping[str, str], data: bytes | None
+    ) -> aiohttp.ClientResponse:
+        """The first answer that an upstream of this endpoint begins. Raises Refused.
+
+        Whoever gets it releases it.
+        """
+        last: Exception | None = None
+        upstreams = self.in_order(live)
+        for number, upstream in enumerate(upstreams, start=1):
+            upstream.used = time.monotonic()
+            try:
+                answer = await self.session.request(
+                    method,
+                    self.url(upstream.url, path),
+                    data=data,
+                    headers=headers,
+                    allow_redirects=False,
+                )
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+                # Nothing of the call went out.
+                upstream.went(up=False, error=type(error).__name__)
+                logger.warning("%s: %s can't be reached", live.endpoint, upstream.url)
+                last = error
+                continue
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise _broke_off(live, error) from error
+            if not upstream.is_up:
+                upstream.went(up=True)
+            if answer.status == 429 and number < len(upstreams):
+                answer.release()
+                continue
+            return answer
+        raise Refused(
+            502,
+            "upstream_unreachable",
+            "No upstream of this endpoint can be reached. Nothing was sent; try again later.",
+            retry=True,
+        ) from last
+
+    async def _probe_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(PROBE)
+            moment = time.monotonic()
+            for url, upstream in list(self.known.items()):
+                if moment - upstream.used > IDLE:
+                    del self.known[url]
+                elif not upstream.is_up and await _takes_connections(url):
+                    upstream.went(up=True)
+
+
+async def _takes_connections(url: str) -> bool:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            _, writer = await asyncio.open_connection(parts.hostname, port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
+
+
+class BrokeOff(Refused):
+    """The upstream had the call and didn't answer it: it may have been billed."""
+
+
+def _broke_off(live: Live, error: Exception) -> BrokeOff:
+    logger.warning("%s: %s", live.endpoint, type(error).__name__)
+    return BrokeOff(
+        502,
+        "upstream_broke_off",
+        "The upstream broke off or took too long. It may have carried the call out, so Keyturn "
+        "doesn't repeat it.",
+    )
