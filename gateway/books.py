@@ -1,7 +1,6 @@
 """This process among the gateways: its beat, what it holds of budgets, writing down its calls."""
 
 import asyncio
-import datetime as dt
 import logging
 import socket
 import time
@@ -118,7 +117,8 @@ class Books:
         if prices is None:
             try:
                 found = await self._ask(_prices, [live.endpoint_id])
-            except Unreachable:
+            except Unreachable as error:
+                logger.warning("no prices of %s: %s", live.endpoint, error)
                 if live.scope.cost_budget is None:
                     return 0.0, 0.0
                 raise Refused(
@@ -252,9 +252,9 @@ def _prices(endpoints: list[uuid.UUID]) -> dict[uuid.UUID, Prices]:
     """Prices that hold today, by endpoint and model."""
     found: dict[uuid.UUID, Prices] = {endpoint: {} for endpoint in endpoints}
     rows = (
-        ModelPrice.objects.filter(endpoint__in=endpoints, since__lte=clock.now().astimezone(dt.UTC))
-        .order_by("endpoint", "model", "-since")
-        .distinct("endpoint", "model")
+        ModelPrice.objects.filter(endpoint__in=endpoints, since__lte=clock.now().date())
+        .order_by("endpoint_id", "model", "-since")
+        .distinct("endpoint_id", "model")
     )
     for row in rows:
         found[row.endpoint_id][row.model] = float(row.input_price), float(row.output_price)
