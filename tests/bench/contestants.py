@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from tests.bench.report import ROOT
-from tests.bench.tokens import completion
+from tests.bench.tokens import completion, usage
 from tests.conftest import free_port
 
 VENV = ROOT / ".venv-bench"
@@ -29,72 +30,82 @@ class Contestant:
     fast: str
     stream: str
     key: str = "sk-none"
+    stream_key: str = ""  # where it is another one
     fast_model: str = "bench"
     stream_model: str = "bench"
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
-    def pids(self) -> list[int]:
-        """The process with all that it started."""
-        found = [self.process.pid] if self.process else []
-        for pid in found:
-            with contextlib.suppress(OSError):
-                for task in Path(f"/proc/{pid}/task").iterdir():
-                    found += map(int, (task / "children").read_text().split())
-        return found
-
-    @property
     def cpu(self) -> float:
         """Seconds of CPU that it has used."""
-        return sum(cpu(pid) for pid in self.pids)
+        return cpu(self.process.pid) if self.process else 0.0
 
     @property
     def memory(self) -> float:
         """MB that it holds (resident)."""
-        return sum(memory(pid) for pid in self.pids)
+        return memory(self.process.pid) if self.process else 0.0
+
+
+def _family(pid: int) -> list[int]:
+    found = [pid]
+    for member in found:
+        with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{member}/task").iterdir():
+                found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def cpu(pid: int) -> float:
-    """Seconds of CPU that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    """Seconds of CPU that a process has used, and what it started, ended or not."""
+    used = 0
+    for member in _family(pid):
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+            used += sum(map(int, fields[11:15]))
+    return used / TICKS
 
 
 def memory(pid: int) -> float:
-    """MB that a process holds (resident)."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+    """MB that a process holds (resident), with what it started."""
+    held = 0
+    for member in _family(pid):
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{member}/status").read_text()
+            held += int(status.partition("VmRSS:")[2].split()[0])
+    return held / 1024
 
 
 @contextlib.contextmanager
 def process(argv: list[str], url: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run it until the block ends; it begins when something answers at `url`."""
-    running = subprocess.Popen(
-        argv,
-        cwd=ROOT,
-        env=os.environ | environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 90
-        while True:
-            if running.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"nothing answered at {url}: {' '.join(argv)}")
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(url, timeout=5).status_code < 500:
-                    break
-            time.sleep(0.1)
-        yield running
-    finally:
-        running.terminate()
+    # LiteLLM would take these for its own.
+    without = {k: v for k, v in os.environ.items() if k not in {"DATABASE_URL", "REDIS_URL"}}
+    with tempfile.TemporaryFile() as said:
+        running = subprocess.Popen(
+            argv, cwd=ROOT, env=without | environment, stdout=said, stderr=subprocess.STDOUT
+        )
         try:
-            running.wait(10)
-        except subprocess.TimeoutExpired:
-            running.kill()
-            running.wait()
+            deadline = time.monotonic() + 90
+            while not _answers(url):
+                if running.poll() is not None or time.monotonic() > deadline:
+                    said.seek(0)
+                    raise RuntimeError(f"{argv} doesn't run: {said.read()[-2000:].decode()}")
+                time.sleep(0.1)
+            yield running
+        finally:
+            running.terminate()
+            try:
+                running.wait(10)
+            except subprocess.TimeoutExpired:
+                running.kill()
+                running.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).status_code < 500
+    except httpx.HTTPError:
+        return False
 
 
 NGINX = """daemon off; master_process off; worker_processes 1; error_log stderr crit;
@@ -147,7 +158,7 @@ class Upstreams:
 def upstreams(folder: Path) -> Iterator[Upstreams]:
     """Both upstreams."""
     fast, stream = free_port(), free_port()
-    answer = json.dumps(completion("A token is a piece of a word. " * 10, 80))
+    answer = json.dumps(completion("A token is a piece of a word. " * 10, usage(160, 80)))
     inside = f"server {{ listen 127.0.0.1:{fast} backlog=4096; location / {{ "
     inside += f"return 200 '{answer}'; }} }}"
     urls = Upstreams(f"http://127.0.0.1:{fast}", f"http://127.0.0.1:{stream}")
@@ -218,10 +229,16 @@ def litellm(folder: Path, to: Upstreams) -> Iterator[Contestant]:
         "LITELLM_MODE": "PRODUCTION",
         "LITELLM_LOG": "ERROR",
         "NO_DOCS": "True",
-        "DATABASE_URL": "",
-        "REDIS_URL": "",
     }
     url = f"http://127.0.0.1:{port}/health/liveliness"
     with process(argv, url, **quiet) as running:
         chat = f"http://127.0.0.1:{port}/v1/chat/completions"
-        yield Contestant("LiteLLM", chat, chat, LITELLM_KEY, "fast", "stream", running)
+        yield Contestant(
+            "LiteLLM",
+            chat,
+            chat,
+            LITELLM_KEY,
+            fast_model="fast",
+            stream_model="stream",
+            process=running,
+        )

@@ -27,7 +27,7 @@ PROMPT = (
 def body(model: str, say: str, **more: Any) -> str:
     """A chat completion's request, about a kilobyte of it."""
     messages = [{"role": "system", "content": PROMPT}, {"role": "user", "content": say}]
-    return json.dumps({"model": model, "messages": messages, "max_tokens": 200} | more)
+    return json.dumps({"model": model, "messages": messages, "max_tokens": 1000} | more)
 
 
 def wrk(contestant: Contestant, *, clients: int, seconds: float) -> dict[str, float]:
@@ -57,6 +57,11 @@ def wrk(contestant: Contestant, *, clients: int, seconds: float) -> dict[str, fl
     return found
 
 
+def stream(contestant: Contestant, shape: str, **more: Any) -> str:
+    """The request of a stream of this shape, such as "12 tokens, 50 ms"."""
+    return body(contestant.stream_model, shape, stream=True, **more)
+
+
 def quantiles(values: list[float]) -> dict[str, float]:
     """p50, p95 and p99."""
     cuts = statistics.quantiles(values, n=100, method="inclusive")
@@ -72,6 +77,7 @@ class Call:
     ended: float = 0.0
     status: int = 0
     complete: bool = False
+    events: int = 0
     tail: bytes = b""
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -101,6 +107,7 @@ class Client(asyncio.Protocol):
         if not call.first and b"data: " in data:
             call.first = time.monotonic()
             call.begun.set()
+        call.events += data.count(b"data: ")
         call.tail = (call.tail + data)[-400:]
         if call.tail.endswith(b"0\r\n\r\n") or (call.status != 200 and b"}" in data):
             self._over(complete=True)
@@ -141,6 +148,47 @@ class Caller:
         """Leave, whatever is still coming."""
         if self.client.transport is not None:
             self.client.transport.abort()
+
+
+async def first_tokens(
+    contestant: Contestant, *, clients: int, seconds: float, shape: str
+) -> list[float]:
+    """Milliseconds to each call's first token, of clients that begin a call as one ends."""
+    data, found = stream(contestant, shape), []
+    until = time.monotonic() + seconds
+
+    async def client(number: int) -> None:
+        # Not all in one step: that would measure how calls queue behind each other.
+        await asyncio.sleep(number / clients * 0.2)
+        caller = Caller(contestant.stream, contestant.stream_key or contestant.key)
+        while time.monotonic() < until:
+            call = await caller.begin(data)
+            await asyncio.wait_for(call.over.wait(), 60)
+            if call.status != 200 or not call.complete:
+                raise RuntimeError(f"{contestant.name}: {call.status} {call.tail!r}")
+            found.append((call.first - call.sent) * 1000)
+        caller.hang_up()
+
+    await asyncio.gather(*(client(number) for number in range(clients)))
+    return found
+
+
+async def open_streams(
+    contestant: Contestant, count: int, *, shape: str
+) -> tuple[list[Caller], list[Call]]:
+    """So many streams, each past its first token."""
+    data = stream(contestant, shape)
+    callers = [
+        Caller(contestant.stream, contestant.stream_key or contestant.key) for _ in range(count)
+    ]
+    calls = []
+    for at in range(0, count, 20):
+        begun = await asyncio.gather(*(each.begin(data) for each in callers[at : at + 20]))
+        await asyncio.wait_for(asyncio.gather(*(each.begun.wait() for each in begun)), 60)
+        calls += begun
+    if failed := [call for call in calls if call.status != 200]:
+        raise RuntimeError(f"{contestant.name}: {failed[0].status} {failed[0].tail!r}")
+    return callers, calls
 
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:

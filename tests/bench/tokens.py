@@ -16,7 +16,6 @@ import uvloop
 
 SHAPE = re.compile(rb"(\d+) tokens, (\d+) ms")
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-PROMPT = 10  # tokens that each call's prompt counts for
 
 counted = {"calls": 0, "tokens": 0}
 
@@ -36,7 +35,8 @@ def _delta(text: str, finish: str | None = None) -> list[Any]:
     return [{"index": 0, "delta": delta, "finish_reason": finish}]
 
 
-TOKEN = _event(_delta("word "))
+# By turns: LiteLLM ends a stream that says the same a hundred times.
+TOKENS = (_event(_delta("word ")), _event(_delta("other ")))
 LAST = _event(_delta("", "stop"))
 HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
@@ -45,11 +45,12 @@ HEAD = (
 DONE = _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 
-def _usage(tokens: int) -> dict[str, int]:
+def usage(prompt: int, tokens: int) -> dict[str, int]:
+    """What is billed for a call."""
     return {
-        "prompt_tokens": PROMPT,
+        "prompt_tokens": prompt,
         "completion_tokens": tokens,
-        "total_tokens": PROMPT + tokens,
+        "total_tokens": prompt + tokens,
     }
 
 
@@ -82,32 +83,35 @@ class Tokens(asyncio.Protocol):
             return
         shape = SHAPE.search(body)
         tokens, apart = (int(shape[1]), int(shape[2]) / 1000) if shape else (1, 0.0)
-        counted["calls"] += 1
-        counted["tokens"] += PROMPT + tokens
         asked = json.loads(body)
+        tokens = min(
+            tokens, asked.get("max_tokens") or asked.get("max_completion_tokens") or tokens
+        )
+        prompt = sum(len(message["content"]) for message in asked["messages"]) // 4
+        counted["calls"] += 1
+        counted["tokens"] += prompt + tokens
+        billed = usage(prompt, tokens)
         if asked.get("stream"):
-            usage = (asked.get("stream_options") or {}).get("include_usage")
-            self.transport.write(HEAD + TOKEN)
-            self._next(tokens - 1, tokens, apart, bool(usage))
+            wanted = (asked.get("stream_options") or {}).get("include_usage")
+            self.transport.write(HEAD + TOKENS[0])
+            last = LAST + (_event([], billed) if wanted else b"") + DONE
+            self._next(tokens - 1, apart, last)
         else:
-            self._later(apart * tokens, self._whole, tokens)
+            self._later(apart * tokens, self._answer, completion("word " * tokens, billed))
 
     def _later(self, seconds: float, call: Any, *args: Any) -> None:
         self.timer = self.loop.call_later(seconds, call, *args)
 
-    def _next(self, left: int, tokens: int, apart: float, usage: bool) -> None:
+    def _next(self, left: int, apart: float, last: bytes) -> None:
         if left:
-            self._later(apart, self._token, left, tokens, apart, usage)
+            self._later(apart, self._token, left, apart, last)
         else:
-            self.transport.write(LAST + (_event([], _usage(tokens)) if usage else b"") + DONE)
+            self.transport.write(last)
 
-    def _token(self, left: int, tokens: int, apart: float, usage: bool) -> None:
+    def _token(self, left: int, apart: float, last: bytes) -> None:
         if not self.transport.is_closing():
-            self.transport.write(TOKEN)
-            self._next(left - 1, tokens, apart, usage)
-
-    def _whole(self, tokens: int) -> None:
-        self._answer(completion("word " * tokens, tokens))
+            self.transport.write(TOKENS[left % 2])
+            self._next(left - 1, apart, last)
 
     def _answer(self, body: dict[str, Any]) -> None:
         data = json.dumps(body).encode()
@@ -117,7 +121,7 @@ class Tokens(asyncio.Protocol):
         )
 
 
-def completion(text: str, tokens: int) -> dict[str, Any]:
+def completion(text: str, billed: dict[str, int]) -> dict[str, Any]:
     """A whole answer."""
     return {
         "id": "chatcmpl-bench",
@@ -131,7 +135,7 @@ def completion(text: str, tokens: int) -> dict[str, Any]:
                 "finish_reason": "stop",
             }
         ],
-        "usage": _usage(tokens),
+        "usage": billed,
     }
 
 
