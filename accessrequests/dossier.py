@@ -16,6 +16,7 @@ from accessrequests.states import EndReason, RequestState
 from accounts.models import User
 from audit.templatetags.keyturn import duration, or_list
 from broker.errors import AuthorityLost
+from endpoints import wording
 from endpoints.models import AccessProfile, Endpoint
 from endpoints.scope import Scope
 
@@ -115,9 +116,8 @@ def _left_out(
     found = []
     if length is not None and length != request.duration:
         found.append(f"{duration(length)} instead of {duration(request.duration)}")
-    without = sorted(request.asked.models - scope.models) if scope is not None else []
-    if without:
-        found.append(f"without {', '.join(without)}")
+    if scope is not None:
+        found += wording.left_out(scope, request.asked)
     if starts_at is not None and starts_at != request.starts_at:
         local = timezone.localtime(starts_at)
         found.append(f"not before {local.day} {local:%b, %H:%M %Z}")
@@ -131,7 +131,7 @@ def left_out(review: Review) -> list[str]:
 
 
 def differences(
-    profile: AccessProfile, asked_for: dt.timedelta, models: frozenset[str], usual: dt.timedelta
+    profile: AccessProfile, asked_for: dt.timedelta, scope: Scope, usual: dt.timedelta
 ) -> list[str]:
     """How an ask differs from what is given by default, in words; empty if it doesn't.
 
@@ -142,13 +142,7 @@ def differences(
         found.append(f"{duration(asked_for - usual)} longer than the default of {duration(usual)}")
     elif asked_for < usual:
         found.append(f"{duration(usual - asked_for)} shorter than the default of {duration(usual)}")
-    more = sorted(models - profile.default_scope.models)
-    fewer = sorted(profile.default_scope.models - models)
-    if more:
-        found.append(f"more models than the default: {', '.join(more)}")
-    if fewer:
-        found.append(f"fewer models than the default: without {', '.join(fewer)}")
-    return found
+    return found + wording.differences(scope, profile.default_scope)
 
 
 def _history(request: AccessRequest) -> History:
@@ -182,8 +176,8 @@ def _signals(request: AccessRequest, history: History) -> list[Signal]:
         found.append(Signal(f"Was denied this {times} before"))
     if request.duration == profile.max_duration > profile.default_duration:
         found.append(Signal(f"The longest that this profile allows: {duration(request.duration)}"))
-    ceiling = profile.ceiling.models
-    if request.asked.models == ceiling and ceiling != profile.default_scope.models:
+    ceiling = profile.ceiling
+    if request.asked == ceiling != profile.default_scope:
         found.append(Signal("The widest scope that this profile allows"))
     asked = request.created_at.astimezone(ZoneInfo(request.requester.time_zone))
     if not request.requester.is_service and (asked.weekday() > 4 or not 7 <= asked.hour < 20):
@@ -261,7 +255,7 @@ def dossier(request: AccessRequest, now: dt.datetime) -> Dossier:
         difference=differences(
             request.profile,
             request.duration,
-            request.asked.models,
+            request.asked,
             effective_for(request.profile).default_duration,
         ),
         signals=_signals(request, history),

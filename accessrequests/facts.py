@@ -96,6 +96,14 @@ def facts_about(
         risk=endpoint.risk,
         connected_systems=tuple(endpoint.connected_systems),
         now=now,
+        tools=scope.tools,
+        mcp_hosts=scope.mcp_hosts,
+        operations=scope.operations,
+        max_output_tokens=scope.max_output_tokens,
+        requests_per_minute=scope.requests_per_minute,
+        concurrency=scope.concurrency,
+        token_budget=scope.token_budget,
+        cost_budget=scope.cost_budget,
     )
 
 

@@ -1,5 +1,6 @@
 import datetime as dt
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any
 
 from django import forms
@@ -15,7 +16,9 @@ from accessrequests.policy.document import Ticket
 from accessrequests.policy.effective import Effective
 from accounts.models import User
 from audit import clock
-from audit.templatetags.keyturn import duration
+from audit.templatetags.keyturn import and_list, duration
+from endpoints.scope import LIMITS, LISTS, Scope
+from endpoints.wording import LABELS, amount, name_words
 
 SENSIBLE = tuple(dt.timedelta(minutes=minutes) for minutes in (15, 30, 60, 120, 240, 480, 1440))
 OTHER = "other"
@@ -36,11 +39,94 @@ def moment_input() -> forms.DateTimeInput:
     )
 
 
-class RequestForm(forms.Form):
+class ScopeForm(forms.Form):
+    """A form with a field for each part of a scope that there is something to choose of."""
+
+    beyond = "%(value)s is not in this profile."
+
+    def offer_scope(self, widest: Scope | None, limits: Iterable[str] = ()) -> None:
+        """Offer what `widest` holds, and a field for each of its limits and of `limits`."""
+        self.parts: list[str] = []
+        if widest is None:
+            return
+        for key in LISTS:
+            if names := sorted(getattr(widest, key)):
+                self.fields[key] = forms.MultipleChoiceField(
+                    label=LABELS[key],
+                    required=False,
+                    choices=[(name, name_words(key, name)) for name in names],
+                    error_messages={"invalid_choice": self.beyond},
+                )
+                self.parts.append(key)
+        for key in LIMITS:
+            most = getattr(widest, key)
+            if most is not None or key in limits:
+                self.fields[key] = _limit_field(key, most)
+                self.parts.append(key)
+
+    @property
+    def names(self) -> list[forms.BoundField]:
+        """The lists of names to choose from, the one that opens anything first."""
+        return [self[key] for key in self.parts if key in LISTS]
+
+    @property
+    def limits(self) -> list[forms.BoundField]:
+        """The limits, each a number."""
+        return [self[key] for key in self.parts if key in LIMITS]
+
+    @property
+    def further_errors(self) -> bool:
+        """Whether anything is wrong with what is shown only when it's opened."""
+        return any(field.errors for field in [*self.names[1:], *self.limits])
+
+    @property
+    def scope_errors(self) -> bool:
+        """Whether anything is wrong with what was chosen of the scope."""
+        return any(self[key].errors for key in self.parts)
+
+    @property
+    def further_label(self) -> str:
+        """What is to be opened, in words."""
+        said = [field.label.lower() for field in self.names[1:] if field.name != "mcp_hosts"]
+        said += [LABELS["mcp_hosts"]] if "mcp_hosts" in self.parts[1:] else []
+        said += ["limits"] if self.limits else []
+        return and_list(said)[:1].upper() + and_list(said)[1:]
+
+    def named_scope(self) -> dict[str, Any]:
+        """What was chosen, as the actions take it; a limit that was left empty isn't named."""
+        found: dict[str, Any] = {}
+        for key in self.parts:
+            value = self.cleaned_data.get(key)
+            if value is not None:
+                found[key] = str(value) if key == "cost_budget" else value
+        return found
+
+
+def _limit_field(key: str, most: int | Decimal | None) -> forms.Field:
+    widget = forms.NumberInput(attrs={"class": "form-control input-short", "inputmode": "decimal"})
+    hint = f"At most {amount(key, most)}." if most is not None else ""
+    if key == "cost_budget":
+        return forms.DecimalField(
+            label=LABELS[key],
+            required=False,
+            help_text=hint,
+            widget=widget,
+            error_messages={"invalid": "Give an amount, such as 12.50."},
+        )
+    return forms.IntegerField(
+        label=LABELS[key],
+        required=False,
+        help_text=hint,
+        widget=widget,
+        error_messages={"invalid": "Give a whole number, such as 1000."},
+    )
+
+
+class RequestForm(ScopeForm):
     """One ask. It reads what was typed; the action decides whether it may be.
 
-    `holds` are the policies of all that is asked for, of which the strictest counts; `models` may
-    be chosen from, and aren't asked for where there are none.
+    `holds` are the policies of all that is asked for, of which the strictest counts; of `widest`
+    may be chosen, and nothing is asked where there is none. `usual` is what is given by default.
     """
 
     duration = forms.ChoiceField(
@@ -68,12 +154,6 @@ class RequestForm(forms.Form):
     starts_at = forms.DateTimeField(
         label="Date and time", required=False, widget=moment_input(), error_messages=MOMENT_ERRORS
     )
-    models = forms.MultipleChoiceField(
-        label="Models",
-        required=False,
-        widget=forms.CheckboxSelectMultiple,
-        error_messages={"invalid_choice": "%(value)s is not in this profile."},
-    )
     ticket = forms.CharField(
         label="Ticket",
         widget=forms.TextInput(
@@ -98,24 +178,25 @@ class RequestForm(forms.Form):
         self,
         *args: Any,
         holds: Sequence[Effective],
-        models: Iterable[str] = (),
+        widest: Scope | None = None,
+        usual: Scope | None = None,
         break_glass: bool = False,
         extension: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.longest = min(each.max_duration for each in holds)
-        usual = min(each.default_duration for each in holds)
+        length = min(each.default_duration for each in holds)
         if break_glass:
             allowed = [each.break_glass for each in holds if each.break_glass is not None]
             self.longest = min([self.longest, *(each.max_duration for each in allowed)])
-        self.usual = min(usual, self.longest)
+        self.usual = min(length, self.longest)
         lengths = {value for value in SENSIBLE if value <= self.longest}
         lengths |= {self.usual, self.longest}
         choices = [(str(minutes(value)), duration(value)) for value in sorted(lengths)]
         self.fields["duration"].choices = [*choices, (OTHER, "Other")]  # type: ignore[attr-defined]
         self.fields["minutes"].widget.attrs["max"] = minutes(self.longest)
-        self._offer_models(sorted(models))
+        self.offer_scope(widest, [key for key in LIMITS if usual and getattr(usual, key)])
         self._offer_start(holds, now_only=break_glass or extension)
         self._offer_ticket([ticket for each in holds for ticket in each.tickets])
         least = max(each.justification_length for each in holds)
@@ -124,12 +205,6 @@ class RequestForm(forms.Form):
             "by this, and it stays on record."
             + (f" At least {least} characters." if least > 1 else "")
         )
-
-    def _offer_models(self, models: list[str]) -> None:
-        if models:
-            self.fields["models"].choices = [(name, name) for name in models]  # type: ignore[attr-defined]
-        else:
-            del self.fields["models"]
 
     def _offer_start(self, holds: Sequence[Effective], *, now_only: bool) -> None:
         latest = [each.latest_start for each in holds if each.latest_start is not None]
@@ -197,8 +272,8 @@ class RequestForm(forms.Form):
         found["starts_at"] = cleaned.get("starts_at")
         found["ticket"] = cleaned.get("ticket", "")
         found["justification"] = cleaned.get("justification", "")
-        if "models" in self.fields:
-            found["models"] = cleaned.get("models")
+        if self.parts:
+            found["scope"] = self.named_scope()
         return found
 
 
@@ -245,8 +320,10 @@ SHORTER = tuple(
 )
 
 
-class ReviewForm(forms.Form):
+class ReviewForm(ScopeForm):
     """A verdict and its reason; an approval gives what was asked for, or less."""
+
+    beyond = "%(value)s isn’t asked for, or was left out meanwhile."
 
     verdict = forms.ChoiceField(
         choices=[("approve", "Approve"), ("deny", "Deny")],
@@ -273,11 +350,6 @@ class ReviewForm(forms.Form):
         widget=forms.Select(attrs={"class": "form-select", "data-less": True}),
         error_messages={"invalid_choice": "Choose one of the durations."},
     )
-    models = forms.MultipleChoiceField(
-        label="Models",
-        required=False,
-        error_messages={"invalid_choice": "%(value)s isn’t asked for, or was left out meanwhile."},
-    )
     starts_at = forms.DateTimeField(
         label="Not before",
         required=False,
@@ -286,11 +358,9 @@ class ReviewForm(forms.Form):
     )
 
     def __init__(self, *args: Any, request: AccessRequest, **kwargs: Any) -> None:
-        scope, self.longest, self.start = approved_terms(request)
-        self.asked = sorted(scope.models)
-        initial = {
+        self.asked, self.longest, self.start = approved_terms(request)
+        initial = self.asked.spelled_out() | {
             "length": str(minutes(self.longest)),
-            "models": self.asked,
             "starts_at": self.start,
         }
         super().__init__(*args, **{"initial": initial} | kwargs)
@@ -298,7 +368,7 @@ class ReviewForm(forms.Form):
         self.fields["length"].choices = [  # type: ignore[attr-defined]
             (str(minutes(value)), duration(value)) for value in [self.longest, *reversed(shorter)]
         ]
-        self.fields["models"].choices = [(name, name) for name in self.asked]  # type: ignore[attr-defined]
+        self.offer_scope(self.asked)
 
     def less(self) -> dict[str, Any]:
         """What was chosen that is less than asked for, as `review_request` takes it."""
@@ -308,9 +378,11 @@ class ReviewForm(forms.Form):
         length = self.cleaned_data.get("length")
         if length and length != str(minutes(self.longest)):
             found["duration"] = dt.timedelta(minutes=int(length))
-        # A form that shows no models, such as a script's, leaves none out.
-        if "length" in self.data and sorted(self.cleaned_data.get("models", [])) != self.asked:
-            found["models"] = self.cleaned_data.get("models", [])
+        # A form that shows nothing of the scope, such as a script's, leaves nothing out.
+        if "length" in self.data:
+            chosen, before = self.named_scope(), self.asked.spelled_out()
+            if less := {key: part for key, part in chosen.items() if part != before[key]}:
+                found["scope"] = less
         start = self.cleaned_data.get("starts_at")
         if start and not self._as_asked(start):
             found["starts_at"] = start

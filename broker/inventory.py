@@ -18,7 +18,9 @@ from accounts.models import Group, User
 from broker.errors import InvalidInput
 from broker.problems import flatten
 from endpoints.actions import change, create_endpoint, create_profile
+from endpoints.api import ScopeSerializer
 from endpoints.models import LONGEST, SHORTEST, AccessProfile, Dialect, Endpoint
+from endpoints.scope import Scope
 
 
 class _Person(StrictSerializer):
@@ -44,10 +46,16 @@ class _Profile(StrictSerializer):
     slug = serializers.SlugField()
     name = serializers.CharField(max_length=100)
     description = serializers.CharField(max_length=300, default="")
-    models = serializers.ListField(child=serializers.CharField(max_length=200), min_length=1)
-    default_models = serializers.ListField(
-        child=serializers.CharField(max_length=200), default=list
+    # `models` and `default_models` are short for those of `scope` and `defaults`.
+    models = serializers.ListField(
+        child=serializers.CharField(max_length=200), min_length=1, required=False
     )
+    default_models = serializers.ListField(
+        child=serializers.CharField(max_length=200), required=False
+    )
+    scope = ScopeSerializer(required=False)
+    defaults = ScopeSerializer(required=False)
+    aliases = serializers.DictField(child=serializers.CharField(max_length=200), default=dict)
     default_duration = serializers.DurationField(
         default=dt.timedelta(hours=1), min_value=SHORTEST, max_value=LONGEST
     )
@@ -56,6 +64,24 @@ class _Profile(StrictSerializer):
     )
     requesters = serializers.SlugField()
     reviewers = serializers.SlugField()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """What is there, with `scope` and `defaults` whole."""
+        for short, whole in (("models", "scope"), ("default_models", "defaults")):
+            parts = dict(attrs.pop(whole, {}))
+            if short in attrs and "models" in parts:
+                raise serializers.ValidationError({short: f"Name them here or in {whole}."})
+            if models := attrs.pop(short, []):
+                parts["models"] = models
+            attrs[whole] = {
+                key: sorted(set(value)) if isinstance(value, list) else value
+                for key, value in parts.items()
+            }
+        try:
+            attrs["scope"] = Scope.parse(attrs["scope"]).as_json()
+        except InvalidInput as error:
+            raise serializers.ValidationError(dict(error.errors)) from error
+        return attrs
 
 
 class _Endpoint(StrictSerializer):
@@ -72,6 +98,10 @@ class _Endpoint(StrictSerializer):
         child=serializers.ChoiceField(choices=Dialect.choices), min_length=1
     )
     upstream_url = serializers.CharField(max_length=300)
+    further_upstreams = serializers.ListField(
+        child=serializers.CharField(max_length=300), default=list
+    )
+    key_header = serializers.CharField(max_length=60, default="", allow_blank=True)
     owner = serializers.EmailField()
     profiles = _Profile(many=True, default=list)
 
@@ -193,10 +223,24 @@ def _profile(endpoint: Endpoint, entry: dict[str, Any], by: User | None, applied
     for field_name in ("requesters", "reviewers"):
         entry[field_name] = _group(entry[field_name], f"endpoints.{name}.{field_name}")
     profile = AccessProfile.objects.filter(endpoint=endpoint, slug=entry["slug"]).first()
+    try:
+        _set(endpoint, profile, name, entry, by, applied)
+    except InvalidInput as error:
+        raise InvalidInput(
+            {f"endpoints.{name}.{key}": text for key, text in error.errors.items()}
+        ) from error
+
+
+def _set(
+    endpoint: Endpoint,
+    profile: AccessProfile | None,
+    name: str,
+    entry: dict[str, Any],
+    by: User | None,
+    applied: Applied,
+) -> None:
     if profile is None:
         create_profile(by=by, endpoint=endpoint, **entry)
         applied.note("created access profile", name)
-        return
-    entry["scope"] = {"models": sorted(set(entry.pop("models")))}
-    if changed := change(profile, by=by, **entry):
+    elif changed := change(profile, by=by, **entry):
         applied.note(f"changed {', '.join(changed)} of access profile", name)

@@ -48,7 +48,7 @@ _SAMPLES = {
     },
 }
 # What most bodies leave out; with all of it at once an example would be refused.
-_LEFT_OUT = {"extends", "break_glass", "starts_at"}
+_LEFT_OUT = {"extends", "break_glass", "scope", "starts_at"}
 
 
 @dataclass

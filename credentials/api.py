@@ -11,13 +11,13 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accessrequests.api import ScopeSerializer
 from accessrequests.models import Grant
 from accessrequests.states import GrantState
 from accounts.api import VisibleViewSet, caller, check_empty
 from audit import clock
 from credentials import actions
 from credentials.models import Credential
+from endpoints.api import ScopeSerializer
 
 
 class GrantSerializer(serializers.ModelSerializer[Grant]):

@@ -185,7 +185,6 @@ def _page(user: User, grant: Grant) -> dict[str, Any]:
         "row": grant.request,
         "profile": grant.request.profile,
         "endpoint": endpoint,
-        "models": sorted(grant.allowed.models),
         "now": now,
         "live": live,
         # Over by the clock; the row follows within the second.

@@ -1,5 +1,6 @@
 """Verbs on endpoints and access profiles."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -12,16 +13,41 @@ from audit.events import Event
 from audit.record import record
 from broker.errors import InvalidInput
 from endpoints.models import AccessProfile, Endpoint
-from endpoints.scope import Scope
+from endpoints.scope import NAME_LENGTH, Scope, named
 
 
 def _checked(row: Endpoint | AccessProfile) -> None:
+    if isinstance(row, AccessProfile):
+        _check_scope(row)
     try:
         row.full_clean()
     except ValidationError as error:
         raise InvalidInput(
             {field: " ".join(texts) for field, texts in error.message_dict.items()}
         ) from error
+
+
+def _check_scope(profile: AccessProfile) -> None:
+    """Raise InvalidInput unless ceiling, defaults and aliases can be understood."""
+    Scope.parse(profile.scope)
+    try:
+        named(profile.defaults)
+    except InvalidInput as error:
+        raise InvalidInput(
+            {key.replace("scope", "defaults", 1): text for key, text in error.errors.items()}
+        ) from error
+    aliases = profile.aliases
+    if not isinstance(aliases, dict) or not all(
+        isinstance(name, str) and 0 < len(name) <= NAME_LENGTH
+        for pair in aliases.items()
+        for name in pair
+    ):
+        raise InvalidInput({"aliases": "Name a model by its alias, such as fast: demo-small."})
+    for alias, model in aliases.items():
+        if model not in profile.ceiling.models or alias in profile.ceiling.models:
+            raise InvalidInput(
+                {"aliases": f"{alias!r} must be no model of the profile, and {model!r} one."}
+            )
 
 
 @transaction.atomic
@@ -77,9 +103,17 @@ def retire_endpoint(*, by: User | None, endpoint: Endpoint) -> None:
 
 
 @transaction.atomic
-def create_profile(*, by: User | None, models: list[str], **fields: Any) -> AccessProfile:
-    """Add an access profile whose ceiling is these models. Raises InvalidInput by field."""
-    profile = AccessProfile(scope=Scope.parse({"models": models}).as_json(), **fields)
+def create_profile(
+    *,
+    by: User | None,
+    models: list[str] | None = None,
+    scope: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> AccessProfile:
+    """Add an access profile whose ceiling is this scope, or these models. Raises InvalidInput by
+    field."""
+    ceiling = Scope.parse(scope or {"models": models or []})
+    profile = AccessProfile(scope=ceiling.as_json(), **fields)
     _checked(profile)
     profile.save(force_insert=True)
     record(Event.PROFILE_CREATED, by=by, about=profile, related=(profile.endpoint,))

@@ -6,8 +6,40 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import mixins, serializers
 
-from accounts.api import VisibleViewSet
+from accounts.api import StrictSerializer, VisibleViewSet
 from endpoints.models import AccessProfile, Endpoint
+from endpoints.scope import ANY_TOOL, MOST, MOST_NAMES, NAME_LENGTH
+
+
+def _names(about: str) -> serializers.ListField:
+    return serializers.ListField(
+        child=serializers.CharField(max_length=NAME_LENGTH),
+        required=False,
+        max_length=MOST_NAMES,
+        help_text=about,
+    )
+
+
+def _limit(about: str) -> serializers.IntegerField:
+    return serializers.IntegerField(
+        required=False, min_value=1, max_value=MOST, help_text=about or None
+    )
+
+
+class ScopeSerializer(StrictSerializer):
+    """A scope, or the parts of one that are named."""
+
+    models = _names("as the upstream knows them")
+    tools = _names(f"functions; server:<type> is run by the provider, {ANY_TOOL} any by the client")
+    mcp_hosts = _names("servers that the provider may call on the model's behalf")
+    operations = _names('of a plain HTTP endpoint, a method and a path prefix: "GET /api/"')
+    max_output_tokens = _limit("in one answer")
+    requests_per_minute = _limit("")
+    concurrency = _limit("calls at once")
+    token_budget = _limit("of a grant in all")
+    cost_budget = serializers.CharField(
+        required=False, max_length=20, help_text='US dollars of a grant in all, such as "12.50"'
+    )
 
 
 class EndpointSerializer(serializers.ModelSerializer[Endpoint]):
@@ -40,7 +72,19 @@ class EndpointSerializer(serializers.ModelSerializer[Endpoint]):
 class ProfileSerializer(serializers.ModelSerializer[AccessProfile]):
     endpoint = serializers.SlugRelatedField[Endpoint](slug_field="slug", read_only=True)
     models = serializers.ListField(
-        child=serializers.CharField(), source="scope.models", read_only=True
+        child=serializers.CharField(), source="scope.models", read_only=True, default=list
+    )
+    default_models = serializers.SerializerMethodField(help_text="those of the default scope")
+    scope = ScopeSerializer(read_only=True, help_text="the ceiling")
+    default_scope = ScopeSerializer(
+        source="default_scope.as_json",
+        read_only=True,
+        help_text="what an ask gets that names nothing",
+    )
+    aliases = serializers.DictField(
+        child=serializers.CharField(),
+        read_only=True,
+        help_text="names that clients may use for a model",
     )
     requesters = serializers.SlugField(source="requesters.slug", read_only=True)
     reviewers = serializers.SlugField(source="reviewers.slug", read_only=True)
@@ -63,6 +107,9 @@ class ProfileSerializer(serializers.ModelSerializer[AccessProfile]):
             "credential_kind",
             "models",
             "default_models",
+            "scope",
+            "default_scope",
+            "aliases",
             "default_duration",
             "max_duration",
             "revocation",
@@ -71,6 +118,9 @@ class ProfileSerializer(serializers.ModelSerializer[AccessProfile]):
             "retired_at",
         )
         read_only_fields = fields
+
+    def get_default_models(self, profile: AccessProfile) -> list[str]:
+        return sorted(profile.default_scope.models)
 
 
 class ProfileFilter(django_filters.FilterSet):

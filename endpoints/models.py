@@ -12,7 +12,7 @@ from django.db.models import Exists, F, OuterRef, Q
 from accounts.models import Group, Membership, User
 from audit.clock import ClockTimestamp
 from audit.ids import new_id
-from endpoints.scope import Scope
+from endpoints.scope import Scope, named
 
 SHORTEST = dt.timedelta(minutes=1)
 LONGEST = dt.timedelta(days=7)
@@ -169,11 +169,11 @@ class AccessProfile(models.Model):
         max_length=20, choices=Kind.choices, default=Kind.GATEWAY_TOKEN
     )
     scope = models.JSONField(help_text="the ceiling")
-    default_models = ArrayField(
-        models.CharField(max_length=200),
-        default=list,
+    defaults = models.JSONField(
+        default=dict,
         blank=True,
-        help_text="what the form starts with; all of the ceiling when empty",
+        help_text="what the form starts with, as far as it isn't all of the ceiling's models and "
+        "operations, none of its tools and hosts, and its limits",
     )
     aliases = models.JSONField(
         default=dict, blank=True, help_text="model names that clients may use: the model meant"
@@ -203,7 +203,12 @@ class AccessProfile(models.Model):
                 "the default no longer than the longest.",
             ),
             models.CheckConstraint(
-                condition=Q(scope__has_key="models"), name="profile_scope_has_models"
+                condition=models.Func(
+                    F("scope"),
+                    function="scope_opens_something",
+                    output_field=models.BooleanField(),
+                ),
+                name="profile_scope_opens_something",
             ),
         ]
 
@@ -222,10 +227,14 @@ class AccessProfile(models.Model):
 
     @property
     def default_scope(self) -> Scope:
-        """The scope that the form starts with."""
+        """The scope that the form starts with, within the ceiling whatever `defaults` says."""
         ceiling = self.ceiling
-        return replace(
-            ceiling, models=ceiling.models & frozenset(self.default_models) or ceiling.models
+        least = replace(ceiling, tools=frozenset(), mcp_hosts=frozenset())
+        usual = replace(least, **named(self.defaults)) & ceiling
+        return (
+            usual
+            if usual.opens_something
+            else replace(usual, models=ceiling.models, operations=ceiling.operations)
         )
 
     @property

@@ -14,6 +14,7 @@ ANY_TOOL = "*"
 SERVER_SIDE = "server:"
 
 LISTS = ("models", "tools", "mcp_hosts", "operations")
+OPENING = ("models", "operations")  # without any of these nothing can be done
 COUNTS = ("max_output_tokens", "requests_per_minute", "concurrency", "token_budget")
 LIMITS = (*COUNTS, "cost_budget")
 KNOWN = (*LISTS, *LIMITS)
@@ -35,14 +36,14 @@ def _names(key: str, value: object) -> frozenset[str]:
     ):
         raise InvalidInput(
             {
-                "scope": f"{key} must be a list of at most {MOST_NAMES} names of "
+                f"scope.{key}": f"Must be a list of at most {MOST_NAMES} names of "
                 f"1 to {NAME_LENGTH} characters."
             }
         )
     names = frozenset(value)
     if key == "mcp_hosts" and (bad := sorted(n for n in names if not _HOST.fullmatch(n))):
         raise InvalidInput(
-            {"scope": f"mcp_hosts holds hosts, such as mcp.example.com: {bad[0]!r}."}
+            {"scope.mcp_hosts": f"Name hosts, such as mcp.example.com, not {bad[0]!r}."}
         )
     if key == "operations":
         for name in sorted(names):
@@ -50,8 +51,8 @@ def _names(key: str, value: object) -> frozenset[str]:
             if not found or "//" in found["path"] or "/../" in f"{found['path']}/":
                 raise InvalidInput(
                     {
-                        "scope": "operations holds a method and a path prefix, such as "
-                        f'"GET /api/" or "* /": {name!r}.'
+                        "scope.operations": "Name a method and a path prefix each, such as "
+                        f'"GET /api/" or "* /", not {name!r}.'
                     }
                 )
     return names
@@ -59,7 +60,7 @@ def _names(key: str, value: object) -> frozenset[str]:
 
 def _count(key: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
-        raise InvalidInput({"scope": f"{key} must be a whole number from 1."})
+        raise InvalidInput({f"scope.{key}": f"Must be a whole number from 1 to {MOST}."})
     return value
 
 
@@ -70,9 +71,40 @@ def _cost(value: object) -> Decimal:
         cost = Decimal(0)
     if not cost.is_finite() or not 0 < cost <= MOST_COST or cost != round(cost, 4):
         raise InvalidInput(
-            {"scope": 'cost_budget must be an amount in US dollars above 0, such as "12.50".'}
+            {"scope.cost_budget": 'Must be an amount in US dollars above 0, such as "12.50".'}
         )
     return cost
+
+
+def named(data: object) -> dict[str, Any]:
+    """The fields of a scope that this JSON object names; a limit that is null isn't named.
+
+    Raises InvalidInput by field, such as `scope.tools`, for all that is wrong with it. An unknown
+    key is refused rather than dropped: a narrowing that isn't understood must not be taken for
+    none.
+    """
+    if not isinstance(data, Mapping):
+        raise InvalidInput({"scope": 'Must be an object such as {"models": ["small"]}.'})
+    found: dict[str, Any] = {}
+    errors: dict[str, str] = {}
+    if unknown := sorted(str(key) for key in data.keys() - set(KNOWN)):
+        errors["scope"] = f"Unknown: {', '.join(unknown)}. Known: {', '.join(KNOWN)}."
+    for key in KNOWN:
+        if key not in data or (data[key] is None and key in LIMITS):
+            continue
+        try:
+            found[key] = _read(key, data[key])
+        except InvalidInput as error:
+            errors |= error.errors
+    if errors:
+        raise InvalidInput(errors)
+    return found
+
+
+def _read(key: str, value: object) -> frozenset[str] | int | Decimal:
+    if key in LISTS:
+        return _names(key, value)
+    return _cost(value) if key == "cost_budget" else _count(key, value)
 
 
 @dataclass(frozen=True)
@@ -98,30 +130,11 @@ class Scope:
 
     @classmethod
     def parse(cls, data: object) -> Self:
-        """The scope in this JSON object. Raises InvalidInput, naming what is wrong with it.
-
-        An unknown key is refused rather than dropped: a narrowing that isn't understood must not
-        be taken for none.
-        """
-        if not isinstance(data, Mapping):
-            raise InvalidInput({"scope": 'Must be an object such as {"models": ["small"]}.'})
-        if unknown := sorted(str(key) for key in data.keys() - set(KNOWN)):
-            raise InvalidInput(
-                {"scope": f"Unknown: {', '.join(unknown)}. Known: {', '.join(KNOWN)}."}
-            )
-        found: dict[str, Any] = {}
-        for key, value in data.items():
-            if key in LISTS:
-                found[key] = _names(key, value)
-            elif value is not None:
-                found[key] = _cost(value) if key == "cost_budget" else _count(key, value)
-        scope = cls(**found)
+        """The scope in this JSON object. Raises InvalidInput, naming what is wrong with it."""
+        scope = cls(**named(data))
         if not scope.opens_something:
             raise InvalidInput(
-                {
-                    "scope": "models must be a list of at least one model name "
-                    "(or operations, for a plain HTTP endpoint)."
-                }
+                {"scope": "Name at least one model (or operation, of a plain HTTP endpoint)."}
             )
         return scope
 
@@ -136,6 +149,10 @@ class Scope:
         found |= {key: getattr(self, key) for key in COUNTS}
         found["cost_budget"] = None if self.cost_budget is None else f"{self.cost_budget:f}"
         return {key: value for key, value in found.items() if value}
+
+    def spelled_out(self) -> dict[str, Any]:
+        """The same with its empty lists, so that whoever reads it adds no defaults to it."""
+        return {key: [] for key in LISTS} | self.as_json()
 
     def beyond(self, ceiling: "Scope") -> dict[str, list[str]]:
         """By field, what the ceiling doesn't hold; empty when this is within it."""

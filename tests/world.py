@@ -75,13 +75,17 @@ class World:
         return endpoint
 
     def profile(self, *, with_key: bool = False, **fields: Any) -> AccessProfile:
+        """`scope` is the ceiling; else `models` are, or all of the demo upstream's."""
         endpoint = fields.pop("endpoint", None) or self.endpoint(with_key=with_key)
+        if "default_models" in fields:
+            fields["defaults"] = {"models": fields.pop("default_models")}
         return create_profile(
             by=None,
             endpoint=endpoint,
             slug=f"p-{unique()}",
             name="Debug",
             models=fields.pop("models", MODELS),
+            scope=fields.pop("scope", None),
             requesters=fields.pop("requesters", None) or self.group(),
             reviewers=fields.pop("reviewers", None) or self.group(),
             **fields,
@@ -119,6 +123,7 @@ class World:
         reviewer: User | None = None,
         duration: dt.timedelta = dt.timedelta(hours=1),
         models: list[str] | None = None,
+        scope: dict[str, Any] | None = None,
     ) -> AccessRequest:
         """A request at this state; requester and reviewer are made as members of its groups."""
         profile = profile or self.profile()
@@ -131,6 +136,7 @@ class World:
             justification="Find out why ticket 4711 was answered in French.",
             duration=duration,
             models=models,
+            scope=scope,
         )
         match state:
             case RequestState.APPROVED:

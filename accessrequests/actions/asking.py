@@ -3,7 +3,7 @@
 import contextlib
 import datetime as dt
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,7 +36,8 @@ from audit.record import record
 from audit.templatetags.keyturn import duration as duration_words
 from broker.errors import InvalidInput, NotFound, StepUpNeeded
 from endpoints.models import SHORTEST, AccessProfile, EmergencyStop
-from endpoints.scope import Scope
+from endpoints.scope import KNOWN, LISTS, Scope, named
+from endpoints.wording import limit_words
 
 JUSTIFICATION_LENGTH = 2000
 TICKET_LENGTH = 100
@@ -77,25 +78,64 @@ class Preview:
         return self.needed[0].people if self.needed else []
 
 
-def _scope(profile: AccessProfile, models: list[str] | None, ceiling: Scope, usual: Scope) -> Scope:
-    if not ceiling.models:
+def _scope(
+    models: list[str] | None,
+    scope: Mapping[str, Any] | None,
+    *,
+    ceiling: Scope,
+    usual: Scope,
+    of: str,
+) -> Scope:
+    """What is usual, but for what is named. Raises InvalidInput for what is beyond the ceiling;
+    `of` says whose it is."""
+    if not ceiling.opens_something:
         raise InvalidInput(
             {"models": "This profile gives none of what the grant holds any more: ask anew."}
         )
-    if models is None:
-        return usual
-    try:
-        scope = replace(ceiling, models=Scope.parse({"models": models}).models)
-    except InvalidInput:
-        raise InvalidInput({"models": "Choose at least one model."}) from None
-    if beyond := scope.beyond(ceiling).get("models"):
-        raise InvalidInput(
-            {
-                "models": f"Not in this {'profile' if ceiling == profile.ceiling else 'grant'}: "
-                f"{', '.join(beyond)}. It offers: {', '.join(sorted(ceiling.models))}."
-            }
-        )
-    return scope
+    chosen, where = chosen_parts(models, scope)
+    asked = replace(usual, **chosen)
+    if not asked.opens_something:
+        name = "models" if ceiling.models else "operations"
+        raise InvalidInput({where[name]: f"Choose at least one {name.removesuffix('s')}."})
+    errors = {}
+    for key, beyond in asked.beyond(ceiling).items():
+        most = getattr(ceiling, key)
+        if key in LISTS:
+            offered = f"It offers: {', '.join(sorted(most)) or 'none'}."
+            errors[where[key]] = f"Not in this {of}: {', '.join(beyond)}. {offered}"
+        else:
+            errors[where[key]] = f"This {of} gives at most {limit_words(key, most)}."
+    if errors:
+        raise InvalidInput(errors)
+    return asked
+
+
+def chosen_parts(
+    models: list[str] | None, scope: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The parts of a scope that are named, and by which field each is to be spoken of.
+
+    Raises InvalidInput for what can't be understood, and for models that are named twice.
+    """
+    errors: dict[str, str] = {}
+    where = {key: f"scope.{key}" for key in KNOWN}
+    chosen: dict[str, Any] = {}
+    if scope is not None:
+        try:
+            chosen = named(scope)
+        except InvalidInput as error:
+            errors |= error.errors
+    if models is not None:
+        where["models"] = "models"
+        if "models" in chosen:
+            errors["models"] = "Name them here or in the scope, not in both."
+        try:
+            chosen |= named({"models": models})
+        except InvalidInput as error:
+            errors["models"] = error.errors["scope.models"]
+    if errors:
+        raise InvalidInput(errors)
+    return chosen, where
 
 
 def _extended(by: User, profile: AccessProfile, pk: uuid.UUID | str, now: dt.datetime) -> Grant:
@@ -126,6 +166,7 @@ def preview_request(
     profile_id: uuid.UUID | str,
     duration: dt.timedelta | None = None,
     models: list[str] | None = None,
+    scope: Mapping[str, Any] | None = None,
     starts_at: dt.datetime | None = None,
     ticket: str = "",
     justification: str = "",
@@ -134,7 +175,8 @@ def preview_request(
 ) -> Preview:
     """What filing this request would lead to, without filing it.
 
-    Duration and models default to the policy's and the profile's, or to the extended grant's.
+    Duration and what `models` and `scope` don't name default to the policy's and the profile's, or
+    to the extended grant's.
     Raises InvalidInput for a profile that this person may not ask for and for all that is beyond
     a limit; a ticket or justification that isn't there yet is only named as missing.
     """
@@ -162,15 +204,17 @@ def preview_request(
         )
     # A profile may have been narrowed since; what the grant holds never grows by extending it.
     ceiling = extended.allowed & profile.ceiling if extended else profile.ceiling
-    scope = ceiling if extended else profile.default_scope
+    usual = chosen = ceiling if extended else profile.default_scope
     try:
-        scope = _scope(profile, models, ceiling, scope)
+        chosen = _scope(
+            models, scope, ceiling=ceiling, usual=usual, of="grant" if extended else "profile"
+        )
     except InvalidInput as error:
         errors |= error.errors
     facts = facts_about(
         by,
         profile,
-        scope=scope,
+        scope=chosen,
         duration=duration,
         now=now,
         ticket=ticket,
@@ -218,7 +262,7 @@ def preview_request(
     begins = extended.ends_at if extended else max(now, starts_at or now)
     return Preview(
         profile=profile,
-        scope=scope,
+        scope=chosen,
         duration=duration,
         starts_at=begins,
         ends_at=begins + duration,
@@ -275,6 +319,7 @@ def file_request(
     justification: str,
     duration: dt.timedelta | None = None,
     models: list[str] | None = None,
+    scope: Mapping[str, Any] | None = None,
     starts_at: dt.datetime | None = None,
     ticket: str = "",
     break_glass: bool = False,
@@ -301,6 +346,7 @@ def file_request(
             profile_id=profile_id,
             duration=duration,
             models=models,
+            scope=scope,
             starts_at=starts_at,
             ticket=ticket,
             justification=justification,

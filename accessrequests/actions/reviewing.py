@@ -2,13 +2,14 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from django.db import transaction
 
 from accessrequests import notices
-from accessrequests.actions.asking import check_factor
+from accessrequests.actions.asking import check_factor, chosen_parts
 from accessrequests.actions.authority import check_authority, check_consent, next_step
 from accessrequests.actions.deciding import decide
 from accessrequests.actions.granting import approved_terms, end_denied, start_grant
@@ -27,7 +28,8 @@ from audit.record import record
 from audit.templatetags.keyturn import duration as duration_words
 from broker.errors import Conflict, InvalidInput, KeyturnError
 from endpoints.models import SHORTEST
-from endpoints.scope import Scope
+from endpoints.scope import LISTS, Scope
+from endpoints.wording import limit_words
 
 REASON_LENGTH = 1000
 MOST_AT_ONCE = 100
@@ -51,16 +53,18 @@ def review_request(
     reason: str = "",
     duration: dt.timedelta | None = None,
     models: list[str] | None = None,
+    scope: Mapping[str, Any] | None = None,
     starts_at: dt.datetime | None = None,
     factor_at: dt.datetime | None = None,
 ) -> Review:
     """Approve, approve less, or deny. The approval that completes the policy makes the grant.
 
-    `duration`, `models` and `starts_at` narrow what is approved; several approvals narrow
-    together. Of break-glass access it is the review afterwards: a denial ends its grant.
-    Raises NotFound, SelfReview, Forbidden, StepUpNeeded, AlreadyDecided (who and when), Conflict
-    for a second verdict of the same person, AuthorityLost where what it rests on no longer holds,
-    and InvalidInput for a denial without a reason or what would widen.
+    `duration`, `models`, `scope` and `starts_at` narrow what is approved, each part of the scope
+    that is named; several approvals narrow together. Of break-glass access it is the review
+    afterwards: a denial ends its grant. Raises NotFound, SelfReview, Forbidden, StepUpNeeded,
+    AlreadyDecided (who and when), Conflict for a second verdict of the same person, AuthorityLost
+    where what it rests on no longer holds, and InvalidInput for a denial without a reason or what
+    would widen.
     """
     request = fetch(AccessRequest.objects.visible_to(by), request_id, lock=True)
     check_review(by, request)
@@ -78,8 +82,8 @@ def review_request(
     less = _Less()
     if verdict == Review.Verdict.APPROVE and not afterwards:
         check_authority(request)
-        less = _less(request, duration, models, starts_at)
-    elif any(given is not None for given in (duration, models, starts_at)):
+        less = _less(request, duration, models, scope, starts_at)
+    elif any(given is not None for given in (duration, models, scope, starts_at)):
         raise InvalidInput({"verdict": "Only an approval before access can give less."})
     review = Review.objects.create(
         request=request,
@@ -132,23 +136,17 @@ def _less(
     request: AccessRequest,
     duration: dt.timedelta | None,
     models: list[str] | None,
+    scope: Mapping[str, Any] | None,
     starts_at: dt.datetime | None,
 ) -> _Less:
     """What is less than what was asked for and approved so far. Raises InvalidInput for more."""
-    scope, longest, start = approved_terms(request)
+    asked, longest, start = approved_terms(request)
     errors: dict[str, str] = {}
-    chosen: Scope | None = None
-    if models is not None:
-        try:
-            chosen = replace(scope, models=Scope.parse({"models": models}).models)
-        except InvalidInput:
-            errors["models"] = "Leave at least one model."
-        else:
-            if beyond := chosen.beyond(scope).get("models"):
-                errors["models"] = (
-                    f"Was not asked for: {', '.join(beyond)}. "
-                    f"You can leave of {', '.join(sorted(scope.models))}."
-                )
+    chosen = asked
+    try:
+        chosen = _narrowed(asked, models, scope)
+    except InvalidInput as error:
+        errors |= error.errors
     if duration is not None and not SHORTEST <= duration <= longest:
         errors["duration"] = f"Must be from 1 minute to {duration_words(longest)}, as asked for."
     if starts_at is not None:
@@ -161,10 +159,30 @@ def _less(
     if errors:
         raise InvalidInput(errors)
     return _Less(
-        chosen if chosen is not None and chosen != scope else None,
+        chosen if chosen != asked else None,
         duration if duration is not None and duration < longest else None,
         starts_at if starts_at is not None and starts_at != start else None,
     )
+
+
+def _narrowed(asked: Scope, models: list[str] | None, scope: Mapping[str, Any] | None) -> Scope:
+    """What was asked for, but for what is named. Raises InvalidInput for more, and for nothing."""
+    chosen, where = chosen_parts(models, scope)
+    less = replace(asked, **chosen)
+    if not less.opens_something:
+        name = "models" if asked.models else "operations"
+        raise InvalidInput({where[name]: f"Leave at least one {name.removesuffix('s')}."})
+    errors = {}
+    for key, beyond in less.beyond(asked).items():
+        if key in LISTS:
+            left = ", ".join(sorted(getattr(asked, key))) or "none"
+            errors[where[key]] = f"Was not asked for: {', '.join(beyond)}. You can leave of {left}."
+        else:
+            most = limit_words(key, getattr(asked, key))
+            errors[where[key]] = f"Must be at most {most}, as asked for."
+    if errors:
+        raise InvalidInput(errors)
+    return less
 
 
 def _approved(request: AccessRequest, review: Review) -> None:

@@ -2,7 +2,6 @@
 
 from accessrequests.api.absences import AbsenceViewSet
 from accessrequests.api.approvals import ApprovalViewSet
-from accessrequests.api.asking import ScopeSerializer
 from accessrequests.api.policies import PolicyViewSet
 from accessrequests.api.requests import RequestViewSet
 from accessrequests.api.reviews import ReviewsView
@@ -13,5 +12,4 @@ __all__ = [
     "PolicyViewSet",
     "RequestViewSet",
     "ReviewsView",
-    "ScopeSerializer",
 ]

@@ -11,11 +11,9 @@ from accessrequests.dossier import differences
 from accounts.api import StrictSerializer
 from accounts.models import User
 from broker.errors import InvalidInput
+from endpoints.api import ScopeSerializer
 from endpoints.models import AccessProfile
-
-
-class ScopeSerializer(serializers.Serializer[Any]):
-    models = serializers.ListField(child=serializers.CharField())
+from endpoints.scope import MOST_NAMES, NAME_LENGTH
 
 
 class DurationField(serializers.DurationField):
@@ -28,7 +26,13 @@ class AskSerializer(StrictSerializer):
 
     duration = DurationField(required=False, help_text="ISO 8601, such as PT1H, or seconds")
     models = serializers.ListField(
-        child=serializers.CharField(max_length=200), required=False, max_length=200
+        child=serializers.CharField(max_length=NAME_LENGTH),
+        required=False,
+        max_length=MOST_NAMES,
+        help_text="short for those of the scope",
+    )
+    scope = ScopeSerializer(
+        required=False, help_text="what it doesn't name is as the profile has it by default"
     )
     starts_at = serializers.DateTimeField(
         required=False, help_text="for a later start; else it begins at approval"
@@ -97,6 +101,7 @@ class PreviewedSerializer(serializers.Serializer[Any]):
     missing = FaultSerializer(many=True, help_text="what still has to be filled in")
     automatic = serializers.BooleanField(allow_null=True, help_text="decided by policy, by nobody")
     steps = PreviewedStepSerializer(many=True, help_text="who would have to approve")
+    scope = ScopeSerializer(allow_null=True)
     starts_at = serializers.DateTimeField(allow_null=True, help_text="if approved now")
     ends_at = serializers.DateTimeField(allow_null=True, help_text="likewise")
     pending_until = serializers.DateTimeField(
@@ -144,6 +149,7 @@ def previewed(by: User, profile: object, ask: dict[str, Any], now: dt.datetime) 
             }
             for routed in ([] if asked.automatic else asked.steps)
         ],
+        "scope": asked.scope.as_json(),
         "starts_at": asked.starts_at,
         "ends_at": asked.ends_at,
         "pending_until": None if at_once else pending_until,
@@ -153,7 +159,7 @@ def previewed(by: User, profile: object, ask: dict[str, Any], now: dt.datetime) 
             "differences": differences(
                 asked.profile,
                 asked.duration,
-                asked.scope.models,
+                asked.scope,
                 asked.effective.default_duration,
             )
         },

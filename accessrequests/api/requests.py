@@ -15,7 +15,6 @@ from accessrequests.api.asking import (
     FileSerializer,
     PreviewedSerializer,
     PreviewSerializer,
-    ScopeSerializer,
     TogetherSerializer,
     previewed,
 )
@@ -33,6 +32,7 @@ from accounts.api import VisibleViewSet, caller, check_empty
 from accounts.factors import proved_at
 from accounts.models import User
 from audit import clock
+from endpoints.api import ScopeSerializer
 
 
 class AppliedSerializer(serializers.Serializer[Any]):

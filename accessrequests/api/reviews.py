@@ -11,7 +11,7 @@ from rest_framework.views import APIView
 
 from accessrequests import actions
 from accessrequests.actions.reviewing import MOST_AT_ONCE
-from accessrequests.api.asking import DurationField, ScopeSerializer
+from accessrequests.api.asking import DurationField
 from accessrequests.models import Review
 from accessrequests.states import RequestState
 from accounts.api import StrictSerializer, caller, is_token
@@ -19,6 +19,8 @@ from accounts.factors import proved_at
 from accounts.parsers import StrictJSONParser
 from audit.refusals import record_refusal
 from broker.errors import KeyturnError, NeedsPerson, NotFound
+from endpoints.api import ScopeSerializer
+from endpoints.scope import MOST_NAMES, NAME_LENGTH
 
 
 class VerdictSerializer(StrictSerializer):
@@ -36,10 +38,13 @@ class DecideSerializer(VerdictSerializer):
 
     duration = DurationField(required=False, help_text="approve less: a shorter one")
     models = serializers.ListField(
-        child=serializers.CharField(max_length=200),
+        child=serializers.CharField(max_length=NAME_LENGTH),
         required=False,
-        max_length=200,
+        max_length=MOST_NAMES,
         help_text="approve less: some of those asked for",
+    )
+    scope = ScopeSerializer(
+        required=False, help_text="approve less: what it names, of what was asked for"
     )
     starts_at = serializers.DateTimeField(required=False, help_text="approve less: a later start")
 

@@ -104,8 +104,8 @@ class Grant(models.Model):
                                     AND review.step = place - 1
                                     AND review.reviewer_id <> asked.requester_id);
                     IF asked.state <> 'approved' OR asked.requester_id <> NEW.holder_id
-                        OR NOT NEW.scope <@ asked.scope
-                        OR NEW.scope #> '{models,0}' IS NULL
+                        OR NOT scope_within(NEW.scope, asked.scope)
+                        OR NOT scope_opens_something(NEW.scope)
                         OR NEW.ends_at - NEW.starts_at > asked.duration
                         OR NEW.starts_at < asked.starts_at
                         OR (NOT asked.automatic AND NOT asked.break_glass
@@ -115,7 +115,7 @@ class Grant(models.Model):
                             WHERE review.request_id = asked.id AND (
                                 review.verdict = 'deny'
                                 OR NEW.ends_at - NEW.starts_at > review.duration
-                                OR NOT NEW.scope <@ COALESCE(review.scope, asked.scope)
+                                OR NOT scope_within(NEW.scope, COALESCE(review.scope, asked.scope))
                                 OR NEW.starts_at < review.starts_at))
                         OR (asked.extends_id IS NOT NULL AND NEW.starts_at IS DISTINCT FROM (
                             SELECT ends_at FROM accessrequests_grant WHERE id = asked.extends_id))

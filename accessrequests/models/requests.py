@@ -163,8 +163,9 @@ class AccessRequest(models.Model):
                 declare=[("ceiling", "endpoints_accessprofile%ROWTYPE")],
                 func="""
                     SELECT * INTO ceiling FROM endpoints_accessprofile WHERE id = NEW.profile_id;
-                    IF NEW.duration > ceiling.max_duration OR NOT NEW.scope <@ ceiling.scope
-                        OR NEW.scope #> '{models,0}' IS NULL
+                    IF NEW.duration > ceiling.max_duration
+                        OR NOT scope_within(NEW.scope, ceiling.scope)
+                        OR NOT scope_opens_something(NEW.scope)
                     THEN
                         RAISE EXCEPTION 'request % is beyond its profile', NEW.id
                             USING ERRCODE = 'check_violation';

@@ -66,7 +66,7 @@ class Review(models.Model):
                         RAISE EXCEPTION 'request % is already %', asked.id, asked.state
                             USING ERRCODE = 'check_violation';
                     END IF;
-                    IF (NEW.scope IS NOT NULL AND NOT NEW.scope <@ asked.scope)
+                    IF (NEW.scope IS NOT NULL AND NOT scope_within(NEW.scope, asked.scope))
                         OR NEW.duration > asked.duration OR NEW.starts_at < asked.starts_at
                     THEN
                         RAISE EXCEPTION 'a review only narrows (%)', asked.id

@@ -6,6 +6,7 @@ A case needs nothing of the database, and is judged by the function that judges 
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -58,10 +59,21 @@ class _Requester(Part):
     on_call: Flag = False
 
 
+Limit = Annotated[int, Field(ge=1, strict=True)] | None
+
+
 class _Request(Part):
     profile: ProfileName
     duration: Duration | None = None
     models: tuple[str, ...] = ("model",)
+    tools: tuple[str, ...] = ()
+    mcp_hosts: tuple[str, ...] = ()
+    operations: tuple[str, ...] = ()
+    max_output_tokens: Limit = None
+    requests_per_minute: Limit = None
+    concurrency: Limit = None
+    token_budget: Limit = None
+    cost_budget: Limit = None
     ticket: str = ""
     justification: str = "To find out what went wrong for a customer."
     starts_in: Duration | None = None
@@ -240,6 +252,14 @@ def _facts(case: Case, slug: str, profile: str, endpoint: _Endpoint, holds: Effe
         risk=endpoint.risk,
         connected_systems=endpoint.connected_systems,
         now=case.now,
+        tools=frozenset(request.tools),
+        mcp_hosts=frozenset(request.mcp_hosts),
+        operations=frozenset(request.operations),
+        max_output_tokens=request.max_output_tokens,
+        requests_per_minute=request.requests_per_minute,
+        concurrency=request.concurrency,
+        token_budget=request.token_budget,
+        cost_budget=Decimal(request.cost_budget) if request.cost_budget else None,
     )
 
 

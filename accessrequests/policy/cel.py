@@ -53,6 +53,16 @@ VARIABLES: dict[str, dict[str, Variable] | Variable] = {
         "profile": Variable("text", "slug of the access profile"),
         "duration": Variable("duration", "how long the access is to last"),
         "models": Variable("list of text", "the models asked for"),
+        "tools": Variable("list of text", "the tools; '*' is any that the client runs"),
+        "mcp_hosts": Variable(
+            "list of text", "the hosts that the provider may call as MCP servers"
+        ),
+        "operations": Variable("list of text", "of a plain HTTP endpoint, such as 'GET /api/'"),
+        "max_output_tokens": Variable("number", "the most that one answer may have"),
+        "requests_per_minute": Variable("number", "the most calls in a minute"),
+        "concurrency": Variable("number", "the most calls at once"),
+        "token_budget": Variable("number", "the most tokens in all"),
+        "cost_budget": Variable("number", "the most US dollars in all, rounded up to whole ones"),
         "ticket": Variable("text", "the ticket, or '' without one"),
         "justification": Variable("text", "the reason in the requester's words"),
         "starts_at": Variable("timestamp", "when it is to start; now, unless scheduled"),
@@ -86,6 +96,7 @@ _EXAMPLES = {
     "duration": "duration('1h30m')",
     "timestamp": "timestamp('2026-01-31T09:00:00Z')",
     "bool": "true or false",
+    "number": "a number such as 1000",
     "list of text": "a list such as ['a', 'b']",
     "text": "text such as 'a'",
 }
@@ -315,8 +326,8 @@ class _Reading:
         field = self._field(index - 4)
         if self.at(index - 3).text != "]" and (field is None or field.type != "list of text"):
             raise BadExpression(
-                f"{macro} goes over a list in [ ], requester.groups, request.models or "
-                "endpoint.connected_systems only."
+                f"{macro} goes over a list in [ ] or a list that is named, such as "
+                "requester.groups or request.models, only."
             )
         self.macros += 1
         if self.macros > MOST_MACROS:
@@ -423,6 +434,8 @@ class _Reading:
         ):
             if field is None or value.kind not in ("text", "number"):
                 continue
+            if field.type == value.kind == "number":
+                continue
             if field.type != "text" or value.kind != "text":
                 raise BadExpression(
                     f"{value.text} is compared with a {field.type}, which it never equals: "
@@ -470,6 +483,14 @@ def _sample(number: int, *, now: dt.datetime) -> dict[str, Any]:
             "profile": "a",
             "duration": dt.timedelta(minutes=30) * (number + 1),
             "models": [*words, "a"],
+            "tools": words,
+            "mcp_hosts": words,
+            "operations": words,
+            "max_output_tokens": 1000 * (number + 1),
+            "requests_per_minute": 30 * (number + 1),
+            "concurrency": number + 1,
+            "token_budget": 100_000 * (number + 1),
+            "cost_budget": 10 * (number + 1),
             "ticket": "A-1" if odd else "",
             "justification": "Words.",
             "starts_at": now + dt.timedelta(days=number),

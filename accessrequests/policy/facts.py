@@ -1,8 +1,14 @@
 """What the conditions of a policy are judged by."""
 
 import datetime as dt
+import math
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
+
+from endpoints.scope import MOST
+
+NO_LIMIT = 1000 * MOST
 
 
 def _utc(moment: dt.datetime) -> dt.datetime:
@@ -11,6 +17,12 @@ def _utc(moment: dt.datetime) -> dt.datetime:
         return moment.astimezone(dt.UTC)
     except OverflowError:  # within a day of the calendar's ends, which no limit allows
         return moment.replace(tzinfo=dt.UTC)
+
+
+def _number(limit: int | Decimal | None) -> int:
+    """A limit as CEL takes it: a whole number, an amount rounded up so that a condition on it is
+    never met by less than the whole; where there is none, more than any limit can be."""
+    return NO_LIMIT if limit is None else math.ceil(limit)
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,14 @@ class Facts:
     risk: str
     connected_systems: tuple[str, ...]
     now: dt.datetime
+    tools: frozenset[str] = frozenset()
+    mcp_hosts: frozenset[str] = frozenset()
+    operations: frozenset[str] = frozenset()
+    max_output_tokens: int | None = None
+    requests_per_minute: int | None = None
+    concurrency: int | None = None
+    token_budget: int | None = None
+    cost_budget: Decimal | None = None
 
     def for_cel(self) -> dict[str, Any]:
         """The variables of an expression: see `cel.VARIABLES`."""
@@ -49,6 +69,14 @@ class Facts:
                 "profile": self.profile,
                 "duration": self.duration,
                 "models": sorted(self.models),
+                "tools": sorted(self.tools),
+                "mcp_hosts": sorted(self.mcp_hosts),
+                "operations": sorted(self.operations),
+                "max_output_tokens": _number(self.max_output_tokens),
+                "requests_per_minute": _number(self.requests_per_minute),
+                "concurrency": _number(self.concurrency),
+                "token_budget": _number(self.token_budget),
+                "cost_budget": _number(self.cost_budget),
                 "ticket": self.ticket,
                 "justification": self.justification,
                 "starts_at": _utc(self.starts_at or self.now),

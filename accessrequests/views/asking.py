@@ -1,7 +1,8 @@
 import datetime as dt
 import uuid
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from django.contrib import messages
@@ -26,6 +27,7 @@ from accounts.session import person
 from audit import clock
 from broker.errors import InvalidInput
 from endpoints.models import AccessProfile
+from endpoints.scope import LISTS, OPENING, Scope
 
 BREAK_GLASS = "break-glass"
 EARLIER = 3
@@ -48,11 +50,16 @@ class Desk:
     may_break_glass: bool
     break_glass: bool
 
-    @property
-    def models(self) -> frozenset[str]:
+    @cached_property
+    def widest(self) -> Scope:
         """What may be chosen from."""
         ceiling = self.profile.ceiling
-        return (self.extends.allowed & ceiling if self.extends else ceiling).models
+        return self.extends.allowed & ceiling if self.extends else ceiling
+
+    @cached_property
+    def usual(self) -> Scope:
+        """What the form starts with."""
+        return self.widest if self.extends else self.profile.default_scope
 
     @property
     def way(self) -> dict[str, Any]:
@@ -67,7 +74,8 @@ class Desk:
         return RequestForm(
             *args,
             holds=[self.holds],
-            models=self.models,
+            widest=self.widest,
+            usual=self.usual,
             break_glass=self.break_glass,
             extension=self.extends is not None,
             **kwargs,
@@ -77,25 +85,37 @@ class Desk:
         self,
         *,
         length: dt.timedelta | None = None,
-        models: Iterable[str] | None = None,
+        scope: Mapping[str, Any] | None = None,
         ticket: str = "",
         justification: str = "",
     ) -> dict[str, Any]:
         """What the form starts with: the defaults, or this as far as it's within the limits."""
         form = self.form()
         length = min(length or form.usual, form.longest)
-        usual = self.models if self.extends else self.profile.default_scope.models
         number = str(minutes(length))
         is_shown = number in dict(form.fields["duration"].choices)  # type: ignore[attr-defined]
-        return {
+        return self._parts(form, scope or {}) | {
             "duration": number if is_shown else OTHER,
             "minutes": None if is_shown else number,
             "begin": "",
             "starts_at": form.usual_start(),
-            "models": sorted(self.models & frozenset(models or ()) or usual),
             "ticket": ticket,
             "justification": justification,
         }
+
+    def _parts(self, form: RequestForm, scope: Mapping[str, Any]) -> dict[str, Any]:
+        """The parts of the scope that the form starts with: these as far as they're offered."""
+        found = self.usual.spelled_out()
+        for key in form.parts:
+            given = scope.get(key)
+            if key in LISTS and given is not None:
+                offered = dict(form.fields[key].choices)  # type: ignore[attr-defined]
+                # Models that are all gone from the profile make no form to start with.
+                left = [name for name in given if name in offered]
+                found[key] = left if left or key not in OPENING else found[key]
+            elif given is not None:
+                found[key] = given
+        return {key: part for key, part in found.items() if key in form.parts}
 
 
 def _desk(request: HttpRequest, profile: AccessProfile, extends: Grant | None = None) -> Desk:
@@ -119,7 +139,7 @@ def _initial(request: HttpRequest, desk: Desk) -> dict[str, Any]:
         earlier = fetch(mine, again)
         return desk.initial(
             length=earlier.duration,
-            models=earlier.asked.models,
+            scope=earlier.asked.spelled_out(),
             ticket=earlier.ticket,
             justification=earlier.justification,
         )
@@ -133,7 +153,7 @@ def _kept(request: HttpRequest, desk: Desk) -> dict[str, Any]:
     given = typed.ask()
     return desk.initial(
         length=given["duration"],
-        models=given["models"],
+        scope=given.get("scope"),
         ticket=given["ticket"],
         justification=given["justification"],
     )
@@ -182,7 +202,7 @@ def _preview(request: HttpRequest, desk: Desk, form: RequestForm) -> dict[str, A
                 "difference": []
                 if asked.automatic or asked.break_glass
                 else differences(
-                    desk.profile, asked.duration, asked.scope.models, desk.holds.default_duration
+                    desk.profile, asked.duration, asked.scope, desk.holds.default_duration
                 ),
                 "cost": cost(
                     desk.user, asked, ticket=ask["ticket"], justification=ask["justification"]
@@ -196,6 +216,7 @@ def _preview(request: HttpRequest, desk: Desk, form: RequestForm) -> dict[str, A
 def add_errors(form: RequestForm, errors: dict[str, str]) -> None:
     """Show these beside their fields, and above the form what has none."""
     for name, message in errors.items():
+        name = name.removeprefix("scope.")
         if name not in form.fields:
             form.add_error(None, message)
         elif not form.has_error(name):
@@ -259,7 +280,6 @@ def _ask(request: HttpRequest, desk: Desk) -> HttpResponseBase:
         trial.is_valid()
         preview = _preview(request, desk, trial)
     context = _context(desk) | {"form": form} | preview
-    context["chosen_models"] = form["models"].value() or []
     if request.method != "POST" and desk.extends is None:
         context["lasts"] = _lasts(desk.user, desk.profile)
     return render(request, "accessrequests/new.html", context, status=status)
@@ -326,7 +346,7 @@ def request_again(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
             profile_id=earlier.profile_id,
             justification=earlier.justification,
             duration=earlier.duration,
-            models=sorted(earlier.asked.models),
+            scope=earlier.asked.spelled_out(),
             ticket=earlier.ticket,
             factor_at=proved_at(request),
         )

@@ -104,7 +104,7 @@ def _review(request: HttpRequest, user: User, row: AccessRequest, form: ReviewFo
 def _add_errors(form: Any, error: InvalidInput) -> None:
     names = {"duration": "length"}
     for name, message in error.errors.items():
-        name = names.get(name, name)
+        name = names.get(name, name).removeprefix("scope.")
         if not form.has_error(name):
             form.add_error(name if name in form.fields else None, message)
 

@@ -94,6 +94,14 @@ BAD = [
     ("justification", [], "valid string"),
     ("justification", {"a": 1}, "valid string"),
     ("justification", True, "valid string"),
+    ("scope", "x", "dictionary"),
+    ("scope", None, "null"),
+    ("scope.tool", {"tool": ["refund"]}, "Can't be written here"),
+    ("scope.tools", {"tools": ["refund"]}, "none"),
+    ("scope.operations", {"operations": ["GET api"]}, "path prefix"),
+    ("scope.token_budget", {"token_budget": 0}, "greater than or equal to 1"),
+    ("scope.token_budget", {"token_budget": None}, "null"),
+    ("scope.cost_budget", {"cost_budget": "NaN"}, "US dollars"),
     ("duration", 0, "1 minute"),
     ("duration", "PT0S", "1 minute"),
     ("duration", -1, "1 minute"),
@@ -140,9 +148,18 @@ def test_what_is_refused_is_named(
 
 
 @pytest.mark.usefixtures("nothing_written")
+def test_models_are_named_once(caller: Caller, body: dict[str, Any]) -> None:
+    found = faults(caller.post("requests/", body | {"scope": {"models": ["demo-small"]}}))
+    assert "not in both" in found["models"]
+    del body["models"]
+    found = faults(caller.post("requests/", body | {"scope": {"models": ["gpt-9"]}}))
+    assert "demo-large, demo-small" in found["scope.models"]
+
+
+@pytest.mark.usefixtures("nothing_written")
 @pytest.mark.parametrize(
     "field",
-    ["state", "ends_at", "scope", "reviewer", "requester", "id", "decided_by", "policy", "grant",
+    ["state", "ends_at", "reviewer", "requester", "id", "decided_by", "policy", "grant",
      "pending_until", "wholly_unknown", "", "\x1b[31m"],
 )  # fmt: skip
 def test_what_cannot_be_written_is_refused_by_name(
@@ -150,7 +167,7 @@ def test_what_cannot_be_written_is_refused_by_name(
 ) -> None:
     found = faults(caller.post("requests/", body | {field: "x"}))
     assert list(found) == [field or "body"]
-    known = "break_glass, duration, extends, justification, models, profile, starts_at, ticket."
+    known = "break_glass, duration, extends, justification, models, profile, scope, starts_at"
     assert known in next(iter(found.values()))
 
 

@@ -143,7 +143,7 @@ def build() -> Scene:
         name="Investigate a recommendation",
         description="Replay one claim with its tools switched off.",
         models=["claims-ranker-2026-09-instruct-long-context", "claims-embed"],
-        default_models=["claims-embed"],
+        defaults={"models": ["claims-embed"]},
         default_duration=dt.timedelta(minutes=30),
         max_duration=dt.timedelta(hours=2),
         requesters=groups["engineers"],

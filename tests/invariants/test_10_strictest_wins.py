@@ -57,7 +57,7 @@ def test_of_what_was_filed_and_what_holds_now_the_narrower_counts(world: World) 
 def test_the_default_is_within_the_ceiling_whatever_it_says(world: World) -> None:
     profile = world.profile(models=["demo-small"], default_models=["demo-small", "demo-large"])
     assert profile.default_scope.models == {"demo-small"}
-    profile.default_models = ["demo-large"]
+    profile.defaults = {"models": ["demo-large"]}
     assert profile.default_scope.models == {"demo-small"}
 
 
