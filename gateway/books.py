@@ -84,14 +84,11 @@ class Books:
             found.append("Vault can't be asked")
         return found
 
-    def allowance(self, live: Live) -> Allowance | None:
-        """What this process holds of this grant's limits; None where it has none."""
-        limits = Limits.of(live.scope)
-        if limits is None:
-            return None
-        found = self._allowances.get(live.grant)
+    def allowance(self, grant: uuid.UUID, limits: Limits) -> Allowance:
+        """What this process holds of this grant's limits."""
+        found = self._allowances.get(grant)
         if found is None:
-            found = self._allowances[live.grant] = Allowance(live.grant, limits, self._take)
+            found = self._allowances[grant] = Allowance(grant, limits, self._take)
         found.limits = limits
         return found
 
@@ -110,6 +107,11 @@ class Books:
             retry=True,
             retry_after=1,
         )
+
+    def price_now(self, live: Live, plan: Plan) -> tuple[float, float] | None:
+        """What this call's model costs, as far as it's in memory."""
+        prices = self._prices.get(live.endpoint_id)
+        return None if prices is None else prices.get(plan.model)
 
     async def price(self, live: Live, plan: Plan) -> tuple[float, float]:
         """What this call's model costs. Raises Refused where a budget of cost needs to know."""

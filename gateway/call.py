@@ -9,7 +9,8 @@ import logging
 import os
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import aiohttp
 import orjson
@@ -87,6 +88,7 @@ class Call:
         self.started = False
         self.streaming = False
         self.hung_up = False
+        self._task = asyncio.current_task()
         self._watch: asyncio.Task[None] | asyncio.TimerHandle | None = None
 
     async def serve(self) -> None:
@@ -106,18 +108,16 @@ class Call:
             self._finish()
 
     async def _serve(self) -> None:
-        found = ENDPOINT.fullmatch(self.scope.get("raw_path") or b"")
-        rest = found["rest"] if found else None
-        self.record.path = (rest or b"").decode("latin-1")
+        endpoint, rest, self.record.path = _split(self.scope.get("raw_path") or b"")
         headers = headers_of(self.scope)
-        target = route(rest, headers) if rest else None
-        if target is None or found is None:
+        target = route(rest, headers)
+        if target is None:
             raise Refused(404, "not_found", "The gateway has nothing at this path.")
         self.dialect = target.dialect
         self.record.dialect = target.dialect.name
         if self.scope["method"] != target.method:
             raise Refused(405, "method_not_allowed", f"Use {target.method} here.")
-        entry = await self.enter(headers, found["endpoint"].decode())
+        entry = await self.enter(headers, endpoint)
         live = entry.live
         if self.dialect.name not in live.dialects:
             raise Refused(404, "not_found", f"This endpoint doesn't speak {self.dialect.name}.")
@@ -150,9 +150,8 @@ class Call:
 
     def take_place(self, entry: Entry) -> None:
         """From here on the end of the grant cuts this call. Raises Refused if it has ended."""
-        task = asyncio.current_task()
-        if task is not None:
-            entry.calls.add(task)
+        if self._task is not None:
+            entry.calls.add(self._task)
         self.entry = entry
         live, record = entry.live, self.record
         record.grant, record.credential = live.grant, live.credential
@@ -162,10 +161,10 @@ class Call:
 
     async def _reserve(self, entry: Entry, plan: Plan) -> None:
         books = self.gateway.books
-        self.price = await books.price(entry.live, plan)
-        allowance = books.allowance(entry.live)
-        if allowance is None:
+        self.price = books.price_now(entry.live, plan) or await books.price(entry.live, plan)
+        if entry.limits is None:
             return
+        allowance = books.allowance(entry.live.grant, entry.limits)
         reservation = allowance.reserve_now(plan, self.price)
         if reservation is None:
             reservation = await allowance.reserve(plan, self.price)
@@ -298,20 +297,19 @@ class Call:
         Begun a moment later: most calls are over by then, and a task for each would be a tenth of
         what they cost.
         """
-        serving = asyncio.current_task()
         loop = asyncio.get_running_loop()
 
         def begin() -> None:
-            self._watch = loop.create_task(self._wait_for_hang_up(serving))
+            self._watch = loop.create_task(self._wait_for_hang_up())
 
         self._watch = loop.call_later(QUICK, begin)
 
-    async def _wait_for_hang_up(self, serving: asyncio.Task[Any] | None) -> None:
+    async def _wait_for_hang_up(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
         self.hung_up = True
-        if serving is not None:
-            serving.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
     async def _refuse(self, refused: Refused) -> None:
         """An error in the caller's dialect; within a stream as an event, then the end."""
@@ -347,9 +345,8 @@ class Call:
         entry = self.entry
         if self.hung_up or entry is None:
             return
-        task = asyncio.current_task()
-        if task is not None:
-            task.uncancel()
+        if self._task is not None:
+            self._task.uncancel()
         if entry.ended or time.monotonic() >= entry.deadline:
             await self._refuse(ended(entry))
         elif time.monotonic() - entry.confirmed > POLL:
@@ -371,9 +368,8 @@ class Call:
         if self.hung_up:
             record.status = HUNG_UP
         if self.entry is not None:
-            task = asyncio.current_task()
-            if task is not None:
-                self.entry.calls.discard(task)
+            if self._task is not None:
+                self.entry.calls.discard(self._task)
             self._charge()
         self.gateway.recorder.add(record)
 
@@ -393,6 +389,16 @@ class Call:
             self.reservation.allowance.settle(
                 self.reservation, record.charged_tokens, record.charged_cost
             )
+
+
+@lru_cache(maxsize=10_000)
+def _split(path: bytes) -> tuple[str, bytes, str]:
+    """An endpoint's slug, and the path below it as it was sent and as it is recorded."""
+    found = ENDPOINT.fullmatch(path)
+    if found is None:
+        return "", b"", ""
+    rest = found["rest"] or b""
+    return found["endpoint"].decode(), rest, rest.decode("latin-1")
 
 
 async def _read(upstream: aiohttp.ClientResponse) -> bytes:

@@ -25,6 +25,7 @@ from credentials.live import Live, holding
 from credentials.push import CHANNEL
 from gateway.asking import Ask, Unreachable
 from gateway.dialects import Dialect, Refused
+from gateway.meter import Limits
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +49,17 @@ class Entry:
     ended: bool = False
     calls: set[asyncio.Task[Any]] = field(default_factory=set)
     timer: asyncio.TimerHandle | None = None
+    limits: Limits | None = field(init=False)
     _headers: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.limits = Limits.of(self.live.scope)
 
     def learn(self, facts: tuple[Any, ...]) -> None:
         """What it's for may have changed: a budget was raised, an upstream added."""
         if facts != self.facts:
             self.facts, self.live = facts, Live.of(facts)
+            self.limits = Limits.of(self.live.scope)
             self._headers.clear()
 
     def upstream_headers(self, dialect: Dialect, key: str) -> dict[str, str]:

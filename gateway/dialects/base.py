@@ -205,7 +205,7 @@ def bound_of_input(body: Body, raw: bytes) -> int:
     The chat template's own tokens are within what JSON adds to each message.
     """
     bound = len(raw)
-    if any(sign in raw for sign in (b"image", b"audio", b"file", b"document", b"video")):
+    if b"image" in raw or b"audio" in raw or b"file" in raw or b"document" in raw or b"vid" in raw:
         for payload in _media(body):
             bound += TOKENS_OF_A_MEDIUM - len(payload)
     return max(bound, 1)
