@@ -331,8 +331,11 @@ class Allowance:
         return not any(held) and not self._lock.locked() and time.monotonic() > self.permits_until
 
     def _refusal(self, lease: Lease) -> Refused:
-        limits = self.limits
-        match lease.refused:
+        limits, what = self.limits, lease.refused
+        if not self.open and not lease.elsewhere:
+            # What seems reserved was spent a moment ago, and isn't written down yet.
+            what = what.replace("reserved", "used_up")
+        match what:
             case "rate":
                 return Refused(
                     429,
