@@ -40,6 +40,7 @@ _SAMPLES = {
     "chat_handle": "ana",
     "ticket": "INC-4711",
     "models": "small",
+    "token": "the-secret",
     "document": {
         "slug": "two-people",
         "name": "Two people for production",
@@ -48,7 +49,7 @@ _SAMPLES = {
     },
 }
 # What most bodies leave out; with all of it at once an example would be refused.
-_LEFT_OUT = {"extends", "break_glass", "scope", "starts_at"}
+_LEFT_OUT = {"extends", "break_glass", "scope", "starts_at", "token_type_hint"}
 
 
 @dataclass

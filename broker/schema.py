@@ -45,7 +45,7 @@ class Schema(AutoSchema):
             statuses |= {"400", "409", "415"}
         elif self.method == "GET":
             statuses |= {"400", "404"}  # a filter's value, a cursor
-        if "credentials" in self.path and self.method == "POST":
+        if self.method == "POST" and ("credentials" in self.path or "introspect" in self.path):
             statuses.add("503")
         for status in sorted(statuses - set(bodies)):
             body = self._get_response_for_code(  # type: ignore[no-untyped-call]

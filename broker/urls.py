@@ -13,7 +13,7 @@ from audit.api import AuditEventViewSet
 from broker.health import healthz
 from broker.problem_pages import problem, problems
 from broker.reference import api_reference
-from credentials.api import CredentialViewSet, GrantViewSet
+from credentials.api import CredentialViewSet, GrantViewSet, IntrospectionView
 from endpoints.api import EndpointViewSet, ProfileViewSet
 from notifications.api import NotificationSettingsView, NotificationViewSet
 
@@ -36,6 +36,7 @@ api = [
         NotificationSettingsView.as_view(),
         name="api-notification-settings",
     ),
+    path("introspect/", IntrospectionView.as_view(), name="api-introspect"),
     path("reviews/", ReviewsView.as_view(), name="api-reviews"),
     path("schema/", SpectacularAPIView.as_view(), name="api-schema"),
     path("docs/", api_reference, name="api-docs"),

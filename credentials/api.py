@@ -10,12 +10,17 @@ from rest_framework import mixins, serializers, status
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.views import APIView
 
 from accessrequests.models import Grant
 from accessrequests.states import GrantState
-from accounts.api import VisibleViewSet, caller, check_empty
+from accounts.api import StrictSerializer, VisibleViewSet, caller, check_empty
+from accounts.parsers import StrictFormParser, StrictJSONParser
 from audit import clock
+from audit.refusals import record_refusal
+from broker.errors import InvalidInput, NotFound
 from credentials import actions
+from credentials.introspection import INACTIVE, introspect
 from credentials.models import Credential
 from endpoints.api import ScopeSerializer
 
@@ -166,3 +171,57 @@ class CredentialViewSet(
     queryset = Credential.objects.order_by()
     serializer_class = CredentialSerializer
     filterset_fields = ("state", "grant")
+
+
+class TokenSerializer(StrictSerializer):
+    token = serializers.CharField(max_length=1000, help_text="a credential's secret")
+    token_type_hint = serializers.CharField(required=False, help_text="not looked at")
+
+
+class AuthorizationDetailSerializer(serializers.Serializer[Any]):
+    type = serializers.CharField(help_text="keyturn; beside it, the scope as a grant shows it")
+
+
+class IntrospectionSerializer(serializers.Serializer[Any]):
+    active = serializers.BooleanField(help_text="whether it holds now; if not, all there is")
+    token_type = serializers.CharField(required=False)
+    scope = serializers.CharField(required=False, help_text="models, with spaces between")
+    authorization_details = AuthorizationDetailSerializer(many=True, required=False)
+    client_id = serializers.UUIDField(required=False, help_text="the grant")
+    sub = serializers.UUIDField(required=False, help_text="its holder")
+    username = serializers.EmailField(required=False, help_text="the holder's e-mail")
+    iss = serializers.URLField(required=False)
+    aud = serializers.URLField(required=False, help_text="the endpoint at the gateway")
+    jti = serializers.UUIDField(required=False, help_text="the credential")
+    iat = serializers.IntegerField(required=False, help_text="seconds since 1970, as nbf and exp")
+    nbf = serializers.IntegerField(required=False)
+    exp = serializers.IntegerField(required=False)
+
+
+class IntrospectionView(APIView):
+    """Ask what a credential is for (RFC 7662): for the endpoint's owner and auditors.
+
+    `active` is false alike for what is unknown, over, or of an endpoint that isn't the caller's.
+    """
+
+    parser_classes = (StrictFormParser, StrictJSONParser)
+
+    @extend_schema(
+        tags=["credentials"], request=TokenSerializer, responses={200: IntrospectionSerializer}
+    )
+    def post(self, request: Request) -> Response:
+        """What a credential is for, if it holds at this moment."""
+        if request.query_params:
+            raise InvalidInput(
+                {"token": "Send it in the body: what was in a URL is in logs, so end its grant."}
+            )
+        asked = TokenSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        by = caller(request)
+        try:
+            told = introspect(by=by, secret=asked.validated_data["token"])
+        except NotFound as refused:
+            # Section 2.2: who may not see it isn't told that there is something to see.
+            record_refusal(refused, by=by, method=request.method, path=request.path)
+            told = INACTIVE
+        return Response(told, headers={"Cache-Control": "no-store"})

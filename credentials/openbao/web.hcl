@@ -1,6 +1,6 @@
-# Portal and REST API: mints gateway tokens under a grant, raises their TTL, and stores
-# upstream secrets that people type in. It can't read those back. It seals and unseals the
-# secrets of second factors.
+# Portal and REST API: mints gateway tokens under a grant, raises their TTL, tells whose one is,
+# and stores upstream secrets that people type in. It can't read those back. It seals and unseals
+# the secrets of second factors.
 
 # Only what a grant needs may be said, and only so: the one policy as a string (a list is
 # compared with these values as a whole), an end as a string that starts with 1 to 9, as 0
@@ -21,6 +21,13 @@ path "auth/token/create-orphan" {
 
 path "auth/token/renew-accessor" {
   capabilities = ["update"]
+}
+
+# Whose a token is that somebody asks about in full, for introspection.
+path "auth/token/lookup" {
+  capabilities        = ["update"]
+  allowed_parameters  = { "token" = [] }
+  required_parameters = ["token"]
 }
 
 path "kv/data/upstream/*" {

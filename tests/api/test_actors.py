@@ -137,6 +137,8 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (WRITE, "requests/{pending}/cancel/"): row(200, 404, 403, 404, 403, 403, 404),
     (WRITE, "grants/{grant}/credentials/"): row(201, 404, 403, 403, 403, 403, 404),
     (WRITE, "grants/{grant}/end/"): row(200, 404, 200, 200, 403, 200, 404),
+    # The same to everybody; what is in it is in test_introspection.py.
+    (WRITE, "introspect/"): row(200, 200, 200, 200, 200, 200, 200),
 }
 PUBLIC = {"schema/", "docs/"}
 # A token approves nothing and changes no policy.
@@ -180,6 +182,7 @@ def body_for(template: str, scene: Scene) -> dict[str, Any]:
         "absences/": {"ends_at": (clock.now() + dt.timedelta(hours=1)).isoformat()},
         "policies/{policy}/": {"document": version.document | {"name": "Another"}},
         "notification-settings/": told(),
+        "introspect/": {"token": "s.x"},
     }
     body: dict[str, Any] = bodies.get(template, {})
     return body

@@ -1,0 +1,72 @@
+"""RFC 7662: what a credential is for, told to those who answer for its endpoint."""
+
+import re
+from typing import Any
+
+from django.conf import settings
+from django.db.models import Q
+
+from accounts.models import User
+from broker.errors import NotFound, Unavailable
+from credentials import vault
+from credentials.live import holding
+from credentials.models import Credential
+
+INACTIVE: dict[str, Any] = {"active": False}
+
+# What RFC 6749 lets stand between the spaces of `scope`. A model of another name is in
+# `authorization_details` alone.
+_SCOPE_TOKEN = re.compile(r"[!#-\[\]-~]+")
+
+
+def introspect(*, by: User, secret: str) -> dict[str, Any]:
+    """The members of the answer for this secret; INACTIVE unless it holds at this moment.
+
+    Raises NotFound for a credential of an endpoint that isn't theirs, and Unavailable when Vault
+    can't be asked.
+    """
+    try:
+        known = vault.whose(secret)
+    except vault.VaultDenied as error:
+        raise Unavailable(
+            "Web may not look tokens up in Vault. An operator has to give it the policy that came "
+            "with this version: see docs/operations.md."
+        ) from error
+    except vault.VaultError as error:
+        raise Unavailable("Vault can't be asked about this token at the moment.") from error
+    if known is None:
+        return INACTIVE
+    credential = (
+        Credential.objects.filter(_theirs(by), pk=known)
+        .select_related("grant__holder", "grant__request__profile__endpoint")
+        .first()
+    )
+    if credential is None:
+        raise NotFound(kind="credential", id=str(known))
+    if known not in holding([known]):
+        return INACTIVE
+    grant = credential.grant
+    issued_at = credential.issued_at or credential.created_at
+    return {
+        "active": True,
+        "token_type": "Bearer",
+        "scope": " ".join(m for m in sorted(grant.allowed.models) if _SCOPE_TOKEN.fullmatch(m)),
+        "authorization_details": [{"type": "keyturn", **grant.allowed.as_json()}],
+        "client_id": str(grant.pk),
+        "sub": str(grant.holder_id),
+        "username": grant.holder.email,
+        "iss": settings.KEYTURN_BASE_URL,
+        "aud": f"{settings.KEYTURN_GATEWAY_URL}/e/{grant.request.profile.endpoint.slug}",
+        "jti": str(credential.pk),
+        "iat": int(issued_at.timestamp()),
+        "nbf": int(grant.starts_at.timestamp()),
+        "exp": int(grant.ends_at.timestamp()),
+    }
+
+
+def _theirs(user: User) -> Q:
+    """Who answers for the endpoint, and who sees everything. Neither holder nor reviewer needs it,
+    and each more who may ask is one more who can tell a token that they found from a dead one."""
+    if user.sees_everything:
+        return Q()
+    return Q(grant__request__profile__endpoint__owner=user)
