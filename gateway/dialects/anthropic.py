@@ -33,7 +33,11 @@ def _error(refused: Refused, trace: str) -> Body:
     kind = "api_error" if refused.status >= 500 else "invalid_request_error"
     return {
         "type": "error",
-        "error": {"type": _TYPES.get(refused.status, kind), "message": refused.message},
+        "error": {
+            "type": _TYPES.get(refused.status, kind),
+            "message": refused.message,
+            "details": {"error_code": refused.code},
+        },
         "request_id": trace,
     }
 
@@ -103,13 +107,20 @@ class Messages(CountTokens):
     allowed = CountTokens.allowed | words(
         """
     cache_control container context_management inference_geo max_tokens metadata
-    output_format service_tier stop_sequences stream temperature top_k top_p
+    output_format service_tier stop_sequences stream temperature thread top_k top_p
     """
     )
 
     def check_state(self, body: Body, raw: bytes) -> None:
-        """Files, and containers that were kept from another call."""
+        """Files, and containers and threads that were kept from another call."""
         super().check_state(body, raw)
+        # A thread is kept as best effort, and no answer says whether it was: a client that wants
+        # to go on with one sends the whole conversation when it hears that there is none.
+        thread = body.pop("thread", None)
+        if isinstance(thread, dict) and thread.get("type") == "continue":
+            raise Refused(
+                404, "thread_not_found", "Keyturn lets the upstream keep no thread.", param="thread"
+            )
         container = body.get("container")
         if container is not None and (not isinstance(container, dict) or container.get("id")):
             raise not_kept("container")
