@@ -49,7 +49,14 @@ async def messages(call: Call) -> web.StreamResponse:
     call.has("model", "messages", "max_tokens")
     if "anthropic-version" not in call.request.headers:
         raise Failed(400, "anthropic-version: header is required", "invalid_request_error")
-    turn = call.turn(_asked(call.body))
+    thread = call.body.get("thread") or {}
+    body = call.body
+    if thread.get("type") == "continue":
+        kept = call.upstream.threads.get(thread["previous_message_id"])
+        if kept is None:
+            raise Failed(404, "There is no such thread.", "thread_not_found")
+        body = kept | body | {"messages": [*kept["messages"], *body["messages"]]}
+    turn = call.turn(_asked(body))
     if call.behaviour.cached:
         call.upstream.count(call.record, prompt=call.behaviour.cached)
     message: dict[str, Any] = {
@@ -61,6 +68,9 @@ async def messages(call: Call) -> web.StreamResponse:
         "stop_reason": None,
         "stop_sequence": None,
     }
+    if thread:
+        said = {"role": "assistant", "content": turn.text or "(called a tool)"}
+        call.upstream.threads[message["id"]] = body | {"messages": [*body["messages"], said]}
     if call.body.get("stream"):
         return await call.stream(_events(call, turn, message))
     await call.say(turn)

@@ -65,7 +65,11 @@ def error(dialect: Dialect, failed: Failed) -> web.Response:
         kind = _ANTHROPIC_TYPES.get(failed.status, "api_error")
         body = {
             "type": "error",
-            "error": {"type": kind, "message": str(failed)},
+            "error": {
+                "type": kind,
+                "message": str(failed),
+                "details": {"error_code": failed.code},
+            },
             "request_id": "req_upstream",
         }
     elif dialect == "ollama":

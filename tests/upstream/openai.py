@@ -45,6 +45,14 @@ async def models(call: Call) -> web.StreamResponse:
     return await call.whole({"object": "list", "data": listed})
 
 
+async def model(call: Call) -> web.StreamResponse:
+    """GET /v1/models/{id}."""
+    name = call.request.match_info["id"]
+    if name not in MODELS:
+        raise Failed(404, f"The model '{name}' does not exist.", "model_not_found")
+    return await call.whole({"id": name, "object": "model", "created": 0, "owned_by": "upstream"})
+
+
 # Chat completions
 
 
@@ -461,6 +469,7 @@ async def embeddings(call: Call) -> web.StreamResponse:
 
 ROUTES = [
     ("GET", "/v1/models", models),
+    ("GET", "/v1/models/{id}", model),
     ("POST", "/v1/chat/completions", chat),
     ("POST", "/v1/completions", completions),
     ("POST", "/v1/responses", responses),

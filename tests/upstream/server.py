@@ -17,10 +17,13 @@ from tests.upstream import anthropic, dashboard, ollama, openai
 from tests.upstream.call import CALL, Behaviour, Call, Dialect, Failed, error
 
 MOST_CALLS = 20_000
-KEY_HEADERS: dict[Dialect, str] = {
-    "openai": "authorization",
-    "ollama": "authorization",
-    "anthropic": "x-api-key",
+USUAL = {"authorization", "x-api-key"}
+# Anthropic takes it in either: its SDK went from the one to the other.
+KEY_HEADERS: dict[Dialect, set[str]] = {
+    "openai": {"authorization"},
+    "ollama": {"authorization"},
+    "anthropic": USUAL,
+    "http": USUAL,
 }
 
 
@@ -58,6 +61,7 @@ class Upstream:
         self.open = 0
         self.tokens: Counter[tuple[str, str]] = Counter()  # by key and model
         self.responses: dict[str, dict[str, Any]] = {}  # kept by the Responses API
+        self.threads: dict[str, dict[str, Any]] = {}  # kept by the Messages API
         self._told: list[_Told] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -133,10 +137,8 @@ class Upstream:
         """The key that was sent, where this dialect has it; a header of another name also does."""
         for name, value in request.headers.items():
             given = value.removeprefix("Bearer ")
-            usual = name.lower() in KEY_HEADERS.values()
-            if given in self.keys and (
-                not usual or KEY_HEADERS.get(dialect) in {None, name.lower()}
-            ):
+            elsewhere = name.lower() in USUAL - KEY_HEADERS[dialect]
+            if given in self.keys and not elsewhere:
                 return given
         return ""
 
