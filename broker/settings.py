@@ -67,6 +67,7 @@ VAULT_TIMEOUT = env.int("VAULT_TIMEOUT", 5)  # seconds for one call, then its ou
 # Gateway: seconds that it serves known grants while the database can't be reached.
 KEYTURN_GATEWAY_MAX_STALE = env.float("KEYTURN_GATEWAY_MAX_STALE", 5.0)
 KEYTURN_GATEWAY_MAX_BODY = env.int("KEYTURN_GATEWAY_MAX_BODY", 10_000_000)  # bytes
+KEYTURN_GATEWAY_METRICS = env.str("KEYTURN_GATEWAY_METRICS", "")  # host:port, apart from calls
 KEYTURN_GATEWAY_UPSTREAM_TIMEOUT = env.float("KEYTURN_GATEWAY_UPSTREAM_TIMEOUT", 600.0)  # seconds
 
 # An empty key is refused by Django itself, with the setting's name, by whatever needs it first.

@@ -1,8 +1,11 @@
 """The policy enforcement point, as an ASGI application."""
 
+from django.conf import settings
+
 from gateway.asking import Ask
 from gateway.books import Books
 from gateway.call import Call
+from gateway.metrics import Metrics, Traces, is_traced, traces
 from gateway.recording import Recorder
 from gateway.registry import Registry
 from gateway.upstreams import Upstreams
@@ -20,6 +23,7 @@ class Gateway:
         self.upstreams = Upstreams()
         self.registry = Registry(self._ask)
         self.books = Books(self._ask_books, self.recorder, self.upstreams)
+        self._traces: Traces | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -55,6 +59,13 @@ class Gateway:
         self.upstreams.start()
         self.registry.start()
         self.books.start()
+        if settings.KEYTURN_GATEWAY_METRICS:
+            metrics = Metrics(self)
+            metrics.serve(settings.KEYTURN_GATEWAY_METRICS)
+            self.recorder.observers.append(metrics.saw)
+        if is_traced():
+            self._traces = traces()
+            self.recorder.observers.append(self._traces.saw)
 
     async def stop(self) -> None:
         """Close everything that `start` opened; write down the last calls."""
@@ -63,3 +74,5 @@ class Gateway:
         await self.upstreams.stop()
         self._ask.stop()
         self._ask_books.stop()
+        if self._traces is not None:
+            self._traces.provider.shutdown()

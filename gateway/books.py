@@ -70,15 +70,20 @@ class Books:
             logger.exception("the last calls could not be written")
 
     @property
+    def written_age(self) -> float:
+        """Seconds since calls were last written."""
+        return time.monotonic() - self._written_at
+
+    @property
     def is_behind(self) -> bool:
         """Whether calls can't be written down any more: then none is let through."""
-        return time.monotonic() - self._written_at > BEHIND
+        return self.written_age > BEHIND
 
     @property
     def faults(self) -> list[str]:
         """Why this gateway shouldn't be sent anything now."""
         found = []
-        if time.monotonic() - self._written_at > 3.0:
+        if self.written_age > 3.0:
             found.append("calls can't be recorded")
         if not self._vault_answers:
             found.append("Vault can't be asked")

@@ -110,6 +110,8 @@ class Call:
     async def _serve(self) -> None:
         endpoint, rest, self.record.path = _split(self.scope.get("raw_path") or b"")
         headers = headers_of(self.scope)
+        if b"traceparent" in headers:
+            self.record.parent = headers[b"traceparent"].decode("latin-1")
         target = route(rest, headers)
         if target is None:
             raise Refused(404, "not_found", "The gateway has nothing at this path.")

@@ -36,6 +36,7 @@ class Record:
     path: str
     dialect: str
     client: str = ""
+    parent: str = ""  # the caller's traceparent
     grant: uuid.UUID | None = None
     credential: uuid.UUID | None = None
     endpoint: uuid.UUID | None = None

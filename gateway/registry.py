@@ -119,10 +119,20 @@ class Registry:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @property
+    def confirmed_age(self) -> float:
+        """Seconds since the database was last asked what ended."""
+        return time.monotonic() - self._polled_at
+
+    @property
+    def live_count(self) -> int:
+        """Live credentials in memory."""
+        return sum(not entry.ended for entry in list(self._by_credential.values()))
+
+    @property
     def faults(self) -> list[str]:
         """Why this gateway shouldn't be sent anything now."""
-        age = time.monotonic() - self._polled_at
-        return ["the database can't be asked what ended"] if age > 3 * POLL else []
+        is_old = self.confirmed_age > 3 * POLL
+        return ["the database can't be asked what ended"] if is_old else []
 
     async def admit(self, secret: str, endpoint: str) -> Entry:
         """The live entry of this secret on this endpoint. Raises Refused."""

@@ -23,6 +23,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "uvicorn",
         "--no-access-log",
         "--no-server-header",
+        # Who calls is on record: anybody on this host could say that they're somebody else.
+        "--no-proxy-headers",
         # Streams that are still open after this many seconds are cut.
         "--timeout-graceful-shutdown=5",
         "gateway.asgi:application",
