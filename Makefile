@@ -125,9 +125,11 @@ pictures: $(VENV)/.installed-dev browser ## Every page at 1440 and 390, light an
 bench: $(VENV)/.installed-dev wrk $(BENCH_VENV)/.installed ## Measure, into docs/benchmarks.md and build/bench (ARGS=tests/bench/dashboard.py)
 	@$(RUN) -m pytest -q -s -p no:cacheprovider $(or $(ARGS),tests/bench/*.py)
 
+BENCH_GATEWAY := $(addprefix tests/bench/,gateway.py revocation.py hard_cap.py steady.py)
+
 .PHONY: bench-gateway
 bench-gateway: $(VENV)/.installed-dev wrk $(BENCH_VENV)/.installed ## The gateway's part of it (ARGS="--quick": half a minute, writes nothing)
-	@$(RUN) -m pytest -q -s -p no:cacheprovider tests/bench/gateway.py $(ARGS)
+	@$(RUN) -m pytest -q -s -p no:cacheprovider $(BENCH_GATEWAY) $(ARGS)
 
 # LiteLLM pins other versions of what Keyturn runs on.
 $(BENCH_VENV)/.installed: requirements-bench.txt | $(VENV)/bin/python

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from accessrequests.models import Grant
-from credentials.actions import check_out
+from accessrequests.states import EndReason
+from credentials.actions import check_out, end_grant
 from endpoints.models import ModelPrice
 from endpoints.scope import Scope
 from tests.bench.contestants import Contestant, Upstreams
@@ -43,6 +44,10 @@ class Pass:
     slug: str
     secret: str
     grant: Grant
+
+    def end(self) -> None:
+        """Revoke the grant."""
+        end_grant(grant_id=self.grant.pk, by=None, reason=EndReason.REVOKED)
 
     def at(self, gateway: RunningGateway) -> Contestant:
         """The gateway as it serves this credential; both addresses are the endpoint's."""
