@@ -76,6 +76,7 @@ class Call:
     first: float = 0.0
     ended: float = 0.0
     status: int = 0
+    missing: int | None = None  # bytes of an answer that said its length
     complete: bool = False
     events: int = 0
     tail: bytes = b""
@@ -104,12 +105,18 @@ class Client(asyncio.Protocol):
             return
         if not call.status:
             call.status = int(data[9:12])
+            head = data.partition(b"\r\n\r\n")[0].lower()
+            _, found, size = head.partition(b"\r\ncontent-length:")
+            if found:
+                call.missing = len(head) + 4 + int(size.partition(b"\r\n")[0])
         if not call.first and b"data: " in data:
             call.first = time.monotonic()
             call.begun.set()
         call.events += data.count(b"data: ")
         call.tail = (call.tail + data)[-400:]
-        if call.tail.endswith(b"0\r\n\r\n") or (call.status != 200 and b"}" in data):
+        if call.missing is not None:
+            call.missing -= len(data)
+        if call.missing == 0 or call.tail.endswith(b"0\r\n\r\n"):
             self._over(complete=True)
 
     def _over(self, *, complete: bool) -> None:
