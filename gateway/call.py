@@ -27,6 +27,7 @@ from gateway.dialects import (
     dumps,
     route,
 )
+from gateway.dialects.anthropic import betas
 from gateway.dialects.base import cost_of
 from gateway.meter import Reservation
 from gateway.recording import HUNG_UP, Record
@@ -182,6 +183,8 @@ class Call:
             if _VERSION.fullmatch(version) is None:
                 raise Refused(400, "invalid_value", "anthropic-version is no version.")
             sent = sent | {"anthropic-version": version.decode()}
+            if wanted := betas(headers.get(b"anthropic-beta", b"")):
+                sent["anthropic-beta"] = wanted
         return sent
 
     async def _forward(

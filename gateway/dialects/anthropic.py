@@ -1,5 +1,6 @@
 """Anthropic's Messages API."""
 
+import re
 from collections.abc import Iterable
 
 from endpoints.scope import SERVER_SIDE, Scope
@@ -61,6 +62,20 @@ def _models(names: frozenset[str]) -> Body:
 
 
 ANTHROPIC = Dialect("anthropic", _error, _models)
+
+# Betas that change the form of what is checked here anyway. Others keep things at the upstream,
+# open more of it, or cost more.
+_BETA = re.compile(
+    r"(advanced-tool-use|code-execution|computer-use|context-management|fine-grained-tool-streaming"
+    r"|interleaved-thinking|mcp-client|prompt-caching|structured-outputs|token-counting"
+    r"|token-efficient-tools|web-fetch)-[0-9]{4}-[0-9]{2}-[0-9]{2}"
+)
+
+
+def betas(header: bytes) -> str:
+    """Of the betas that a client asks for, those that go on; the others are left out."""
+    names = header.decode("latin-1").split(",")
+    return ",".join(name.strip() for name in names if _BETA.fullmatch(name.strip()))
 
 
 class CountTokens(Operation):

@@ -309,3 +309,12 @@ def test_hanging_up_in_a_stream(
         next(iter(stream))
     upstream.wait(lambda it: it.open == 0, 3)
     assert [call["hung_up"] for call in reached()] == [True]
+
+
+def test_betas(route: Route, claude: anthropic.Anthropic, reached: Any) -> None:
+    """What opens more than the grant, or keeps things at the upstream, stays behind."""
+    asked = ["mcp-client-2025-11-20", "files-api-2025-04-14", "context-1m-2025-08-07"]
+    claude.beta.messages.create(model="demo-small", max_tokens=9, messages=SAY, betas=asked)
+    [call] = reached()
+    sent = call["headers"]["anthropic-beta"].split(",")
+    assert sent == (asked if route.name == "direct" else asked[:1])
