@@ -2,6 +2,7 @@
 
 from django.conf import settings
 
+from gateway import admission
 from gateway.asking import Ask
 from gateway.books import Books
 from gateway.call import Call
@@ -36,6 +37,9 @@ class Gateway:
             faults = [*self.registry.faults, *self.books.faults]
             status = {"status": "unready", "faults": faults} if faults else {"status": "ready"}
             await answer(send, 503 if faults else 200, status, [])
+        elif scope["type"] == "http" and scope["path"].startswith(admission.PREFIX):
+            code, headers, body = await admission.admit_request(self.registry, scope)
+            await answer(send, code, body, headers)
         else:
             self.books.open_calls += 1
             try:
