@@ -128,8 +128,13 @@ class Call:
             names = live.scope.models | {
                 a for a, m in live.aliases.items() if m in live.scope.models
             }
+            if target.one is not None and target.one not in names:
+                raise Refused(404, "model_not_found", "This grant holds no model of this name.")
+            found = self.dialect.models(names if target.one is None else frozenset({target.one}))
             self.record.status = 200
-            await answer(self.send, 200, self.dialect.models(names), self._own())
+            await answer(
+                self.send, 200, found if target.one is None else found["data"][0], self._own()
+            )
             return
         raw = await read_body(headers, self.receive)
         self.record.request_bytes = len(raw)

@@ -5,6 +5,7 @@ An SDK must raise its own exception for every refusal, also in the middle of a s
 
 import re
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from gateway.dialects import anthropic, ollama, openai
 from gateway.dialects.anthropic import ANTHROPIC
@@ -19,11 +20,13 @@ ENDPOINT = re.compile(rb"/e/(?P<endpoint>[a-z0-9](?:[a-z0-9-]{0,48}[a-z0-9])?)(?
 
 @dataclass(frozen=True)
 class Route:
-    """What a path is of a dialect. Without an operation it lists the models of the grant."""
+    """What a path is of a dialect. Without an operation it lists the models of the grant, or
+    tells of one."""
 
     dialect: Dialect
     method: str
     operation: Operation | None
+    one: str | None = None
 
 
 # The whole allow-list.
@@ -36,10 +39,9 @@ ROUTES: dict[bytes, Route] = {
     )
     for path, operation in operations.items()
 } | {
-    b"/v1/models": Route(OPENAI, "GET", None),
     b"/api/tags": Route(OLLAMA, "GET", None),
 }
-_ANTHROPIC_MODELS = Route(ANTHROPIC, "GET", None)
+_MODELS = b"/v1/models"
 
 
 def route(rest: bytes, headers: dict[bytes, bytes]) -> Route | None:
@@ -47,8 +49,13 @@ def route(rest: bytes, headers: dict[bytes, bytes]) -> Route | None:
 
     `/v1/models` is told apart by the header that only Anthropic's SDK sends.
     """
-    if rest == b"/v1/models" and b"anthropic-version" in headers:
-        return _ANTHROPIC_MODELS
+    if rest.startswith(_MODELS):
+        dialect = ANTHROPIC if b"anthropic-version" in headers else OPENAI
+        if rest == _MODELS:
+            return Route(dialect, "GET", None)
+        if rest.startswith(_MODELS + b"/"):
+            # Compared with names that the grant holds, and never sent on.
+            return Route(dialect, "GET", None, unquote(rest[len(_MODELS) + 1 :].decode("latin-1")))
     return ROUTES.get(rest)
 
 

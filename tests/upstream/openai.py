@@ -23,26 +23,24 @@ def _event(data: dict[str, Any], name: str | None = None) -> bytes:
     return head + b"data: " + json.dumps(data).encode() + b"\n\n"
 
 
+def _model(call: Call, name: str) -> dict[str, Any]:
+    if call.record["dialect"] == "anthropic":
+        return {
+            "type": "model",
+            "id": name,
+            "display_name": name,
+            "created_at": "1970-01-01T00:00:00Z",
+            "lifecycle": "active",
+        }
+    return {"id": name, "object": "model", "created": 0, "owned_by": "upstream"}
+
+
 async def models(call: Call) -> web.StreamResponse:
     """GET /v1/models, in Anthropic's shape for Anthropic's SDK."""
+    found: dict[str, Any] = {"object": "list"}
     if call.record["dialect"] == "anthropic":
-        data = [
-            {
-                "type": "model",
-                "id": name,
-                "display_name": name,
-                "created_at": "1970-01-01T00:00:00Z",
-                "lifecycle": "active",
-            }
-            for name in MODELS
-        ]
-        return await call.whole(
-            {"data": data, "has_more": False, "first_id": MODELS[0], "last_id": MODELS[-1]}
-        )
-    listed: list[dict[str, Any]] = [
-        {"id": name, "object": "model", "created": 0, "owned_by": "upstream"} for name in MODELS
-    ]
-    return await call.whole({"object": "list", "data": listed})
+        found = {"has_more": False, "first_id": MODELS[0], "last_id": MODELS[-1]}
+    return await call.whole(found | {"data": [_model(call, name) for name in MODELS]})
 
 
 async def model(call: Call) -> web.StreamResponse:
@@ -50,7 +48,7 @@ async def model(call: Call) -> web.StreamResponse:
     name = call.request.match_info["id"]
     if name not in MODELS:
         raise Failed(404, f"The model '{name}' does not exist.", "model_not_found")
-    return await call.whole({"id": name, "object": "model", "created": 0, "owned_by": "upstream"})
+    return await call.whole(_model(call, name))
 
 
 # Chat completions

@@ -185,6 +185,10 @@ def test_models(claude: anthropic.Anthropic) -> None:
         "demo-slow",
         "demo-embed",
     }
+    assert claude.models.retrieve("demo-small").id == "demo-small"
+    for name in ("demo-none", "a/b", "../models"):
+        with pytest.raises(anthropic.NotFoundError):
+            claude.models.retrieve(name)
 
 
 def test_raw_response(claude: anthropic.Anthropic) -> None:

@@ -203,6 +203,10 @@ def test_models(client: openai.OpenAI) -> None:
         "demo-slow",
         "demo-embed",
     }
+    assert client.models.retrieve("demo-small").id == "demo-small"
+    for name in ("demo-none", "a/b", "../models"):
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve(name)
 
 
 def test_raw_and_streaming_response(client: openai.OpenAI) -> None:
