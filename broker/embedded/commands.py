@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         # Who calls is on record: anybody on this host could say that they're somebody else.
         "--no-proxy-headers",
         # Streams that are still open after this many seconds are cut.
-        "--timeout-graceful-shutdown=5",
+        "--timeout-graceful-shutdown=15",
         "gateway.asgi:application",
     ),
     "worker": (
