@@ -109,7 +109,7 @@ class Keeper:
         self._stopping.set()
         self.signal(self.what.stop_signal)
 
-    def stop(self, grace: float = 10) -> None:
+    def stop(self, grace: float = 20) -> None:
         """Stop it for good: asked to first, killed after `grace` seconds. Safe to repeat."""
         self._end(lambda process: process.stop(grace))
 
