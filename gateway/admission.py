@@ -7,6 +7,7 @@ shows; nothing is metered, and no stream that was let through is cut.
 
 import re
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from django.conf import settings
@@ -105,14 +106,21 @@ async def _admitted(registry: Registry, scope: Scope) -> Entry:
 def may_call(live: Live, method: str, path: bytes, headers: Headers) -> bool:
     """Whether a plain path may be called: by an operation of the grant, which is a path's prefix
     by whole segments, or as a call of a dialect that the endpoint speaks."""
-    called = path.decode()
-    for operation in live.scope.operations:
-        held, _, prefix = operation.partition(" ")
-        below = prefix if prefix.endswith("/") else f"{prefix}/"
-        if held in {method, "*"} and (called == prefix or called.startswith(below)):
-            return True
+    if "http" in live.dialects and _holds(live.scope.operations, method, path.decode()):
+        return True
     known = route(path, headers) if live.scope.models else None
     return known is not None and known.method == method and known.dialect.name in live.dialects
+
+
+def _holds(operations: Iterable[str], method: str, path: str) -> bool:
+    if method == "HEAD":
+        method = "GET"
+    for operation in operations:
+        held, _, prefix = operation.partition(" ")
+        below = prefix if prefix.endswith("/") else f"{prefix}/"
+        if held in {method, "*"} and (path == prefix or path.startswith(below)):
+            return True
+    return False
 
 
 def _only(scope: Scope, name: bytes) -> bytes:

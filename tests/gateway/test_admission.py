@@ -63,6 +63,34 @@ def test_who_it_is(gateway: RunningGateway, grant: Grant, secret: str) -> None:
         assert secret not in str(headers)
 
 
+def test_operations_of_a_grant_on_plain_http(
+    gateway: RunningGateway, world: World, committed: None
+) -> None:
+    scope = {"operations": ["GET /api/", "POST /api/jobs"]}
+    endpoint = world.endpoint(with_key=False, dialects=["http"])
+    grant = world.grant(profile=world.profile(endpoint=endpoint, scope=scope))
+    key = ("x-api-key", check_out(by=grant.holder, grant_id=grant.pk).secret)
+    for method, target, status in (
+        ("GET", "/api/jobs?page=2", 200),
+        ("HEAD", "/api/jobs", 200),
+        ("POST", "/api/jobs/7/stop", 200),
+        ("POST", "/api/users", 403),
+        ("DELETE", "/api/jobs/7", 403),
+        ("GET", "/apis/jobs", 403),
+        ("GET", "/", 403),
+        ("GET", "/v1/models", 403),
+        ("GET", "/api/../admin", 403),
+        ("GET", "/api/%2e%2e/admin", 403),
+        ("GET", "/api/..%2fadmin", 403),
+        ("GET", "/api//admin", 403),
+    ):
+        said = [("X-Original-Method", method), ("X-Original-URI", target)]
+        found, _, _ = ask(gateway, f"/authz/{endpoint.slug}/nginx", key, *said)
+        assert found == status, (method, target)
+        found, _, _ = ask(gateway, f"/authz/{endpoint.slug}/envoy{target}", key, method=method)
+        assert found == status, (method, target)
+
+
 def test_a_proxy_that_does_not_say_what_is_called(
     gateway: RunningGateway, grant: Grant, secret: str
 ) -> None:
@@ -169,7 +197,7 @@ def live(*dialects: str, **scope: set[str]) -> Live:
         ("GET", b"/api", False),
         ("GET", b"/apis", False),
         ("GET", b"/API/users", False),
-        ("HEAD", b"/api/users", False),
+        ("HEAD", b"/api/users", True),
         ("POST", b"/api/users", False),
         ("GET", b"/own", True),
         ("DELETE", b"/own/7", True),
@@ -190,6 +218,7 @@ def test_calls_are_those_of_the_dialects_that_the_endpoint_speaks() -> None:
     assert may_call(openai, "POST", b"/v1/chat/completions", {})
     assert may_call(ollama, "POST", b"/api/chat", {})
     assert not may_call(ollama, "POST", b"/api/pull", {})
+    assert not may_call(live("openai", operations={"* /"}), "GET", b"/v1/files", {})
     assert not may_call(ollama, "POST", b"/v1/chat/completions", {})
     assert not may_call(openai, "POST", b"/v1/models", {})
     assert not may_call(openai, "GET", b"/", {})

@@ -59,6 +59,7 @@ class Behind:
 
     port: int = 0
     calls: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    go_on: threading.Event = field(default_factory=threading.Event)
 
     @contextlib.contextmanager
     def running(self) -> Iterator["Behind"]:
@@ -76,9 +77,21 @@ class Behind:
                 named = {name.lower(): value for name, value in self.headers.items()}
                 behind.calls.append((self.requestline, named))
                 self.send_response(200)
+                if self.path == "/v1/completions":
+                    self.stream()
+                    return
                 self.send_header("Content-Length", "2")
                 self.end_headers()
                 self.wfile.write(b"ok")
+
+            def stream(self) -> None:
+                """One event, and the next once the client has had the first."""
+                self.send_header("Content-Type", "text/event-stream")
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                self.wfile.write(b"9\r\ndata: 1\n\n\r\n")
+                behind.go_on.wait(10)
+                self.wfile.write(b"9\r\ndata: 2\n\n\r\n0\r\n\r\n")
 
             do_GET = do_POST = do_DELETE = do_OPTIONS = answer
 
@@ -243,6 +256,17 @@ def test_a_live_credential_is_let_through_and_stays_outside(
     # The gateway counts from when it asked: a little early, never late.
     until = headers["x-keyturn-expires"]
     assert f"{grant.starts_at:%Y-%m-%dT%H:%M:%SZ}" < until <= f"{grant.ends_at:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def test_streams_are_not_held_back(proxy: Proxy, behind: Behind, key: tuple[str, str]) -> None:
+    behind.go_on.clear()
+    wire = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=5)
+    with contextlib.closing(wire):
+        wire.request("POST", "/v1/completions", "{}", dict([key]))
+        answer = wire.getresponse()
+        assert answer.read(9) == b"data: 1\n\n"
+        behind.go_on.set()
+        assert answer.read() == b"data: 2\n\n"
 
 
 def test_without_a_credential_that_is_known(proxy: Proxy) -> None:
