@@ -109,7 +109,13 @@ def may_call(live: Live, method: str, path: bytes, headers: Headers) -> bool:
     if "http" in live.dialects and _holds(live.scope.operations, method, path.decode()):
         return True
     known = route(path, headers) if live.scope.models else None
-    return known is not None and known.method == method and known.dialect.name in live.dialects
+    return (
+        known is not None
+        and known.method == method
+        and known.dialect.name in live.dialects
+        # Unlike the gateway, which tells of a model itself, a proxy sends this on.
+        and (known.one is None or known.one in live.scope.models)
+    )
 
 
 def _holds(operations: Iterable[str], method: str, path: str) -> bool:

@@ -222,6 +222,9 @@ def test_calls_are_those_of_the_dialects_that_the_endpoint_speaks() -> None:
     assert not may_call(ollama, "POST", b"/v1/chat/completions", {})
     assert not may_call(openai, "POST", b"/v1/models", {})
     assert not may_call(openai, "GET", b"/", {})
+    assert may_call(openai, "GET", b"/v1/models/small", {})
+    assert not may_call(openai, "GET", b"/v1/models/large", {})
+    assert not may_call(openai, "GET", b"/v1/models/small/admin", {})
     assert not may_call(openai, "GET", b"/v1/models", {b"anthropic-version": b"2023-06-01"})
 
 

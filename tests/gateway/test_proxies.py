@@ -307,6 +307,7 @@ def test_a_credential_of_another_endpoint(proxy: Proxy, world: World) -> None:
         ("DELETE", "/v1/models"),
         ("GET", "/v1/chat/completions"),
         ("GET", "/v1/models/"),
+        ("GET", "/v1/models/demo-large"),
         ("GET", "/V1/models"),
         ("GET", "/v1/models;x"),
         ("GET", "/v1%2fmodels"),
