@@ -170,6 +170,7 @@ def play(told: Story, world: World, servers: Servers, stack: ExitStack) -> None:
             assert secret is not None, shown.text
             told.secrets["third"] = secret[0]
         use(told, f"{urls['gateway']}/e/{profile.endpoint.slug}/v1")
+        ask_about(told, api, f"{urls['gateway']}/authz/{profile.endpoint.slug}")
         # A token in a path or a query is what access logs are afraid of.
         api.get("/grants/", params={"state": "ended"})
         assert api.post(f"/grants/{grant.pk}/end/").status_code == 200
@@ -200,6 +201,17 @@ def use(told: Story, base: str) -> None:
         httpx.get(f"{base}/models", headers={"api-key": told.secrets["first"]}).status_code == 401
     )
     assert httpx.post(f"{base}/chat/completions", content=b"{", headers=bearer).status_code == 400
+
+
+def ask_about(told: Story, api: httpx.Client, authz: str) -> None:
+    """As servers do that verify it: by introspection, and by a proxy."""
+    secret = told.secrets["third"]
+    # Not the owner's: what is refused leaves more behind than what isn't.
+    asked = api.post("/introspect/", data={"token": secret})
+    assert asked.json() == {"active": False}, asked.text
+    for bearer, status in ((secret, 200), (told.secrets["first"], 401)):
+        headers = {"Authorization": f"Bearer {bearer}"}
+        assert httpx.get(f"{authz}/envoy/v1/models", headers=headers).status_code == status
 
 
 def use_ended(told: Story, base: str) -> None:
