@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
@@ -123,7 +124,16 @@ def _no_constant(name: str) -> None:
     raise Refused(400, "invalid_json", f"{name} is no JSON.")
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_no_constant).decode
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise Refused(400, "invalid_json", "A number in the body is too large.")
+    return number
+
+
+_decode = json.JSONDecoder(
+    object_pairs_hook=_pairs, parse_constant=_no_constant, parse_float=_finite
+).decode
 
 
 def parse_body(raw: bytes) -> Body:
