@@ -299,7 +299,11 @@ class Call:
         await self.send({"type": "http.response.body", "body": passed, "more_body": True})
 
     def _own(self) -> list[tuple[bytes, bytes]]:
-        return [(b"x-request-id", self.record.trace.encode()), (b"cache-control", b"no-store")]
+        return [*self._ids(), (b"cache-control", b"no-store")]
+
+    def _ids(self) -> list[tuple[bytes, bytes]]:
+        trace = self.record.trace.encode()
+        return [(name, trace) for name in self.dialect.id_headers]
 
     def _watch_client(self) -> None:
         """A client that hangs up ends its call at the upstream too.
@@ -336,7 +340,7 @@ class Call:
         if not self.started:
             self.record.status = refused.status
             headers = [
-                (b"x-request-id", self.record.trace.encode()),
+                *self._ids(),
                 (b"x-should-retry", b"true" if refused.retry else b"false"),
             ]
             if refused.retry_after is not None:

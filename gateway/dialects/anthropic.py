@@ -61,7 +61,7 @@ def _models(names: frozenset[str]) -> Body:
     }
 
 
-ANTHROPIC = Dialect("anthropic", _error, _models)
+ANTHROPIC = Dialect("anthropic", _error, _models, id_headers=(b"request-id", b"x-request-id"))
 
 # Betas that change the form of what is checked here anyway. Others keep things at the upstream,
 # open more of it, or cost more.

@@ -375,6 +375,7 @@ class Dialect:
     error: Callable[[Refused, str], Body]
     models: Callable[[frozenset[str]], Body]
     streams_as: str = "text/event-stream"
+    id_headers: tuple[bytes, ...] = (b"x-request-id",)  # in which its SDK looks for a call's id
 
     def event(self, refused: Refused, trace: str) -> bytes:
         """What ends a stream with an error."""
