@@ -133,6 +133,69 @@ def test_a_call_of_a_tool_that_is_not_granted(
     assert "really" not in "".join(seen)
 
 
+def test_what_is_kept_at_the_upstream(granted: Granted, upstream: Upstream, reached: Any) -> None:
+    """It may be somebody else's: the one key of the gateway's would open it."""
+    client = granted.route.openai
+    with openai.OpenAI(base_url=f"{upstream.url}/v1", api_key=granted.upstream_key) as other:
+        kept = other.responses.create(model="demo-small", input="secret plans").id
+        assert other.responses.retrieve(kept).output_text
+    assert len(reached()) == 2
+    for call in (
+        lambda: client.responses.retrieve(kept),
+        lambda: client.responses.delete(kept),
+        lambda: client.responses.create(
+            model="demo-small", input="go on", previous_response_id=kept
+        ),
+        lambda: client.chat.completions.retrieve(kept),
+        lambda: client.files.list(),
+        lambda: client.batches.list(),
+        lambda: client.vector_stores.list(),
+        lambda: client.fine_tuning.jobs.list(),
+        lambda: client.conversations.create(),
+        lambda: client.moderations.create(input="hello"),
+        lambda: client.images.generate(model="demo-small", prompt="hello"),
+    ):
+        with pytest.raises(openai.NotFoundError):
+            call()
+    with pytest.raises(openai.BadRequestError):
+        client.responses.create(model="demo-small", input="hello", background=True)
+    claude = granted.route.anthropic
+    for look in (
+        lambda: claude.messages.batches.list(),
+        lambda: claude.files.list(),
+        lambda: claude.skills.list(),
+    ):
+        with pytest.raises(anthropic.NotFoundError):
+            look()
+    llama = granted.route.ollama
+    for change in (
+        lambda: llama.pull("demo-small"),
+        lambda: llama.delete("demo-small"),
+        lambda: llama.create("mine", from_="demo-small"),
+        lambda: llama.push("demo-small"),
+        lambda: llama.show("demo-small"),
+        lambda: llama.ps(),
+    ):
+        with pytest.raises(ollama.ResponseError) as caught:
+            change()
+        assert caught.value.status_code == 404
+    assert len(reached()) == 2
+    answer = response(granted.route)
+    assert answer.store is False
+    assert answer.id not in upstream.responses
+
+
+def test_a_calls_id_is_where_each_sdk_looks_for_it(granted: Granted) -> None:
+    found = [chat(granted.route)._request_id, message(granted.route)._request_id]
+    with pytest.raises(openai.NotFoundError) as no_model:
+        granted.route.openai.models.retrieve("demo-none")
+    with pytest.raises(anthropic.NotFoundError) as none_either:
+        granted.route.anthropic.models.retrieve("demo-none")
+    found += [no_model.value.request_id, none_either.value.request_id]
+    assert all(str(each).startswith("req_") for each in found)
+    assert len(set(found)) == 4
+
+
 def test_the_end_of_the_grant_in_the_middle_of_streams(
     world: World, gateway: RunningGateway, upstream: Upstream
 ) -> None:
