@@ -73,8 +73,9 @@ def test_hard_cap(
         f"{CALLS:,} calls at once through two gateways under one grant whose token budget is worth "
         f"{WORTH} of them ({budget:,} tokens): half streams, half whole answers, and a fifth hangs "
         "up before the end. Tokens are what the upstream counted, for calls that were hung up "
-        "on in full. A call that might not fit is refused, though less may come of those under way: "
-        "what that leaves is then spent by calls one after another, until both gateways refuse.",
+        "on in full. A call that might not fit is refused; what that leaves is spent afterwards, "
+        "by calls one after another, until both gateways refuse. The rest is what calls that were "
+        "hung up on were charged: all that they could have cost.",
         98,
     )
     columns = ["round", "calls let through", "tokens", "of the budget", "at last", "over it"]
