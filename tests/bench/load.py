@@ -1,6 +1,7 @@
 """Load on a contestant: whole answers by wrk, streams by a small client of our own."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ import uvloop
 from tests.bench.contestants import Contestant
 
 SCRIPT = Path(__file__).with_name("post.lua")
+PATIENCE = 10.0  # seconds
 PROMPT = (
     "You are a support assistant of Example Bank. Answer in two sentences, name the page of the "
     "handbook that you rely on, and never guess an amount. "
@@ -64,7 +66,8 @@ def stream(contestant: Contestant, shape: str, **more: Any) -> str:
 
 def quantiles(values: list[float]) -> dict[str, float]:
     """p50, p95 and p99."""
-    cuts = statistics.quantiles(values, n=100, method="inclusive")
+    # One value alone is all of them.
+    cuts = statistics.quantiles(values * 2, n=100, method="inclusive")
     return {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98]}
 
 
@@ -160,7 +163,10 @@ class Caller:
 async def first_tokens(
     contestant: Contestant, *, clients: int, seconds: float, shape: str
 ) -> list[float]:
-    """Milliseconds to each call's first token, of clients that begin a call as one ends."""
+    """Milliseconds to each call's first token, of clients that begin a call as one ends.
+
+    A call that has none within `PATIENCE` counts as that, and is left.
+    """
     data, found = stream(contestant, shape), []
     until = time.monotonic() + seconds
 
@@ -170,10 +176,15 @@ async def first_tokens(
         caller = Caller(contestant.stream, contestant.stream_key or contestant.key)
         while time.monotonic() < until:
             call = await caller.begin(data)
-            await asyncio.wait_for(call.over.wait(), 60)
-            if call.status != 200 or not call.complete:
-                raise RuntimeError(f"{contestant.name}: {call.status} {call.tail!r}")
-            found.append((call.first - call.sent) * 1000)
+            try:
+                await asyncio.wait_for(call.over.wait(), PATIENCE)
+            except TimeoutError:
+                caller.hang_up()
+                caller = Caller(contestant.stream, contestant.stream_key or contestant.key)
+            else:
+                if call.status != 200 or not call.complete:
+                    raise RuntimeError(f"{contestant.name}: {call.status} {call.tail!r}")
+            found.append((call.first - call.sent if call.first else PATIENCE) * 1000)
         caller.hang_up()
 
     await asyncio.gather(*(client(number) for number in range(clients)))
@@ -183,17 +194,20 @@ async def first_tokens(
 async def open_streams(
     contestant: Contestant, count: int, *, shape: str
 ) -> tuple[list[Caller], list[Call]]:
-    """So many streams, each past its first token."""
+    """So many streams, each past its first token, or as many of them as 30 s suffice for."""
     data = stream(contestant, shape)
     callers = [
         Caller(contestant.stream, contestant.stream_key or contestant.key) for _ in range(count)
     ]
     calls = []
+    until = time.monotonic() + 3 * PATIENCE
     for at in range(0, count, 20):
         begun = await asyncio.gather(*(each.begin(data) for each in callers[at : at + 20]))
-        await asyncio.wait_for(asyncio.gather(*(each.begun.wait() for each in begun)), 60)
         calls += begun
-    if failed := [call for call in calls if call.status != 200]:
+        waiting = asyncio.gather(*(each.begun.wait() for each in begun))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(waiting, max(0.01, until - time.monotonic()))
+    if failed := [call for call in calls if call.status not in (0, 200)]:
         raise RuntimeError(f"{contestant.name}: {failed[0].status} {failed[0].tail!r}")
     return callers, calls
 
