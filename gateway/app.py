@@ -1,5 +1,7 @@
 """The policy enforcement point, as an ASGI application."""
 
+import gc
+
 from django.conf import settings
 
 from gateway import admission
@@ -60,6 +62,11 @@ class Gateway:
 
     def start(self) -> None:
         """Open the pool of upstream connections, begin to watch for what ends and to write."""
+        # What is loaded by now stays. Records wait for half a second in thousands; looking through
+        # them for cycles again and again took as long as checking a call does, and there are none.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
         self.upstreams.start()
         self.registry.start()
         self.books.start()

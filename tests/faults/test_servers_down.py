@@ -13,6 +13,7 @@ from django.db import connection
 
 from accessrequests.models import Grant
 from accessrequests.states import EndReason
+from audit.clock import now
 from broker.errors import Unavailable
 from credentials.actions import check_out, end_grant
 from credentials.models import Credential
@@ -222,3 +223,53 @@ def swept_elsewhere() -> None:
         sweeper().tick()
     finally:
         connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "down",
+    [
+        ("postgres",),
+        ("valkey",),
+        ("openbao",),
+        ("postgres", "valkey"),
+        ("postgres", "openbao"),
+        ("valkey", "openbao"),
+        ("postgres", "valkey", "openbao"),
+    ],
+    ids="+".join,
+)
+def test_the_gateway_serves_what_it_knows_for_max_stale_and_nothing_past_its_deadline(
+    own_gateway: RunningGateway, world: World, servers: Servers, down: tuple[str, ...]
+) -> None:
+    long = world.grant(profile=world.profile(with_key=True))
+    short = world.grant(profile=world.profile(with_key=True))
+    secrets = [check_out(by=g.holder, grant_id=g.pk).secret for g in (long, short)]
+    with (
+        client_of(own_gateway, long, secrets[0]) as lasting,
+        client_of(own_gateway, short, secrets[1]) as ending,
+    ):
+        assert status(lasting) == 200
+        # Before it's seen: a gateway asks then how long a credential holds.
+        move(short, ends_at=now() + dt.timedelta(seconds=12) - short.ends_at)
+        assert status(ending) == 200
+        ends_at = time.monotonic() + (short.ends_at - now()).total_seconds()
+        connection.close()
+        stopped = [getattr(servers, name) for name in down]
+        try:
+            for server in stopped:
+                server.stop()
+            began = time.monotonic()
+            assert status(lasting) == 200
+            if "postgres" in down:
+                seconds_until(lambda: status(lasting) == 503, 8)
+                assert time.monotonic() - began > 3, "it serves what it knows for a while"
+            while time.monotonic() < ends_at + 1:
+                time.sleep(0.05)
+            assert status(ending) in {401, 503}
+            if "postgres" not in down:
+                assert status(lasting) == 200
+        finally:
+            for server in stopped:
+                server.start()
+        seconds_until(lambda: status(lasting) == 200, 15)
