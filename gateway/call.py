@@ -21,6 +21,7 @@ from gateway.dialects import (
     ENDPOINT,
     OPENAI,
     Dialect,
+    Follower,
     Operation,
     Plan,
     Refused,
@@ -87,6 +88,7 @@ class Call:
         self.plan: Plan | None = None
         self.price = (0.0, 0.0)
         self.reservation: Reservation | None = None
+        self.follower: Follower | None = None
         self.answered = 0  # the upstream's status
         self.was_sent = False  # the upstream may have it
         self.started = False
@@ -270,6 +272,7 @@ class Call:
         self, entry: Entry, operation: Operation, plan: Plan, upstream: aiohttp.ClientResponse
     ) -> None:
         follower = operation.follow(plan, entry.live.scope, self.record.usage)
+        self.follower = follower
         self.record.tools_called = follower.called
         self.record.status = upstream.status
         self.record.streamed = self.streaming = self.started = True
@@ -398,7 +401,8 @@ class Call:
             if not usage.is_complete:
                 seen_in = max(seen_in, plan.input_bound)
                 possible = self.reservation.output if self.reservation else None
-                seen_out = max(seen_out, possible or 0)
+                pieces = self.follower.pieces if self.follower else 0
+                seen_out = max(seen_out, possible or 0, pieces)
             record.charged_tokens = seen_in + seen_out
             record.charged_cost = cost_of(seen_in, seen_out, self.price)
         if self.reservation is not None:
