@@ -138,9 +138,10 @@ class Call:
 
     def die(self) -> None:
         """Break the connection."""
+        self.record["died"] = True
         if self.request.transport is not None:
             self.request.transport.abort()
-        raise ConnectionResetError
+        raise asyncio.CancelledError  # as if the server had been killed
 
     async def whole(self, body: dict[str, Any]) -> web.StreamResponse:
         """A plain answer; half of it where it should die."""

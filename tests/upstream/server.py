@@ -47,7 +47,7 @@ class Upstream:
 
     `calls` is what reached it with a right key; `refused` what came with none. Each is a dict:
     method, path, query, headers, body (parsed where it's JSON), at, key, dialect, model,
-    prompt_tokens, completion_tokens, hung_up, status, done.
+    prompt_tokens, completion_tokens, hung_up, died, status, done.
     """
 
     def __init__(self, *keys: str, port: int = 0) -> None:
@@ -163,6 +163,7 @@ class Upstream:
             "prompt_tokens": 0,
             "completion_tokens": 0,
             "hung_up": False,
+            "died": False,
             "status": None,
             "done": False,
         }
@@ -181,7 +182,7 @@ class Upstream:
             answer = await self._answer(request, handler, record, dialect)
             record["status"] = answer.status
         except (asyncio.CancelledError, ConnectionResetError):
-            record["hung_up"] = True
+            record["hung_up"] = not record["died"]
             raise
         else:
             return answer

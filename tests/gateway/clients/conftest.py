@@ -1,5 +1,6 @@
 """The same clients against the upstream itself and through the gateway."""
 
+import secrets
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Literal
@@ -9,10 +10,13 @@ from anthropic import Anthropic
 from ollama import Client
 from openai import OpenAI
 
-from credentials.actions import check_out
+from accessrequests.models import Grant
+from credentials.actions import check_out, end_grant, store_upstream_key
 from tests.conftest import RunningGateway
 from tests.upstream import Upstream
 from tests.world import MODELS, UPSTREAM_KEY, World
+
+SAY: Any = [{"role": "user", "content": "hello there"}]
 
 
 class Route:
@@ -46,6 +50,57 @@ class Route:
     @cached_property
     def ollama(self) -> Client:
         return Client(**self.for_ollama)
+
+
+class Granted:
+    """A grant of its own, with an upstream key of its own to count by."""
+
+    def __init__(
+        self,
+        world: World,
+        gateway: RunningGateway,
+        upstream: Upstream,
+        tools: list[str],
+        **limits: int,
+    ) -> None:
+        scope = {"models": MODELS, "tools": tools, **limits}
+        endpoint = world.endpoint(dialects=["openai", "anthropic", "ollama"])
+        self.upstream_key = f"sk-{secrets.token_hex(12)}"
+        upstream.keys.add(self.upstream_key)
+        store_upstream_key(by=None, endpoint=endpoint, key=self.upstream_key)
+        self.grant: Grant = world.grant(
+            profile=world.profile(endpoint=endpoint, scope=scope), scope=scope
+        )
+        secret = check_out(by=self.grant.holder, grant_id=self.grant.pk).secret
+        self.route = Route("gateway", f"{gateway.url}/e/{endpoint.slug}", secret)
+
+    def end(self) -> None:
+        end_grant(grant_id=self.grant.pk, by=self.grant.holder)
+
+
+# One call of each API, by its own SDK.
+
+Ask = Callable[..., Any]
+
+
+def ask_chat(route: Route, **asked: Any) -> Any:
+    create: Any = route.openai.chat.completions.create
+    return create(model="demo-small", messages=SAY, **asked)
+
+
+def ask_response(route: Route, **asked: Any) -> Any:
+    create: Any = route.openai.responses.create
+    return create(model="demo-small", input="hello there", **asked)
+
+
+def ask_message(route: Route, **asked: Any) -> Any:
+    create: Any = route.anthropic.messages.create
+    return create(model="demo-small", messages=SAY, max_tokens=99, **asked)
+
+
+def ask_llama(route: Route, **asked: Any) -> Any:
+    say: Any = route.ollama.chat
+    return say(model="demo-small", messages=SAY, **asked)
 
 
 @pytest.fixture(scope="session")
