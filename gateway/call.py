@@ -55,7 +55,7 @@ logger = logging.getLogger(__name__)
 # Of the upstream's headers, those that clients need. The rest could name its accounts.
 PASSED_BACK = ("content-type", "retry-after", "retry-after-ms", "x-should-retry")
 MOST_ANSWER = 100_000_000  # bytes of an answer that is read as a whole
-QUICK = 0.05  # seconds; a client that hangs up sooner than this is noticed this late
+QUICK = 0.25  # seconds; a client that hangs up sooner than this is noticed this late
 ASKABLE = {"model_not_granted", "tool_not_granted", "mcp_host_not_granted"}
 
 _VERSION = re.compile(rb"[0-9A-Za-z.-]{1,20}")
