@@ -39,6 +39,9 @@ LOOKS: dict[str, tuple[str, str]] = {
     Event.STEP_UP_PROVED: ("shield-check", ""),
     Event.FACTOR_ADDED: ("lock", ""),
     Event.FACTOR_REMOVED: ("lock", "wait"),
+    Event.STOP_DECLARED: ("alert-octagon", "bad"),
+    Event.ALL_ENDED: ("player-stop", "bad"),
+    Event.STOP_LIFTED: ("circle-check", "good"),
     Event.SIGNED_IN: ("user", ""),
     Event.SIGNED_OUT: ("logout", ""),
 }
@@ -46,6 +49,8 @@ ENDINGS = {
     "expired": "Access ended: its time was up",
     "requester_deactivated": "Access ended: its holder was deactivated",
     "endpoint_retired": "Access ended: the endpoint was retired",
+    "emergency_stop": "Access ended by an emergency stop",
+    "budget_exhausted": "Access ended: its budget was used up",
 }
 REVOKING = {
     "grant_ended": "its grant ended",
@@ -110,6 +115,12 @@ def sentence(row: AuditEvent) -> str:
             return f"Credential {row.subject} could not be taken back yet; Keyturn keeps trying"
         case Event.ACCESS_REFUSED:
             return f"{actor} was refused {data.get('method', '')} {data.get('path', '')}".strip()
+        case Event.PRICE_SET:
+            return (
+                f"{actor} set the price of {data.get('model', '')} on {row.subject}: "
+                f"US$ {data.get('input_price', '')} in, {data.get('output_price', '')} out, "
+                f"from {data.get('since', '')}"
+            )
         case Event.GROUP_JOINED:
             return f"{actor} added {row.subject} to group {data.get('group', '')}"
         case Event.GROUP_LEFT:
@@ -208,6 +219,8 @@ _WITH_REASON = {
     Event.REQUEST_APPROVED,
     Event.REQUEST_DENIED,
     Event.BREAK_GLASS_REVIEWED,
+    Event.STOP_DECLARED,
+    Event.ALL_ENDED,
 }
 _SAID = {
     Event.ACCESS_REFUSED: "detail",

@@ -9,11 +9,12 @@ from django.http import HttpRequest
 from accessrequests import desk
 from accessrequests.models import Grant
 from accounts.models import User
+from gateway.presence import may_look
 from notifications.models import Notification
 
 
 def portal(request: HttpRequest) -> dict[str, Any]:
-    """`waiting_count`, `unread_count`, `live_grants`, `demo`, `demo_sign_ins`."""
+    """`waiting_count`, `unread_count`, `live_grants`, `sees_live`, `demo`, `demo_sign_ins`."""
     user = getattr(request, "user", None)
 
     @functools.cache
@@ -37,6 +38,10 @@ def portal(request: HttpRequest) -> dict[str, Any]:
         rows = Grant.objects.filter(holder=user).live().order_by("ends_at")
         return list(rows.select_related("request__profile__endpoint")[:4])
 
+    @functools.cache
+    def sees_live() -> bool:
+        return isinstance(user, User) and may_look(user)
+
     def demo_sign_ins() -> list[tuple[str, str, str]]:
         if not settings.KEYTURN_DEMO:
             return []
@@ -48,6 +53,7 @@ def portal(request: HttpRequest) -> dict[str, Any]:
         "waiting_count": waiting_count,
         "unread_count": unread_count,
         "live_grants": live_grants,
+        "sees_live": sees_live,
         "demo": settings.KEYTURN_DEMO,
         "demo_sign_ins": demo_sign_ins,
     }

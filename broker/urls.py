@@ -15,6 +15,7 @@ from broker.problem_pages import problem, problems
 from broker.reference import api_reference
 from credentials.api import CredentialViewSet, GrantViewSet, IntrospectionView
 from endpoints.api import EndpointViewSet, ProfileViewSet
+from gateway.api import CallsView, LiveViewSet, PricesView, StopViewSet, UsageView
 from notifications.api import NotificationSettingsView, NotificationViewSet
 
 router = SimpleRouter(use_regex_path=False)
@@ -25,6 +26,8 @@ router.register("approvals", ApprovalViewSet, basename="api-approval")
 router.register("policies", PolicyViewSet, basename="api-policy")
 router.register("absences", AbsenceViewSet, basename="api-absence")
 router.register("grants", GrantViewSet, basename="api-grant")
+router.register("live", LiveViewSet, basename="api-live")
+router.register("stops", StopViewSet, basename="api-stop")
 router.register("credentials", CredentialViewSet, basename="api-credential")
 router.register("audit/events", AuditEventViewSet, basename="api-audit-event")
 router.register("notifications", NotificationViewSet, basename="api-notification")
@@ -37,6 +40,9 @@ api = [
         name="api-notification-settings",
     ),
     path("introspect/", IntrospectionView.as_view(), name="api-introspect"),
+    path("grants/<uuid:pk>/calls/", CallsView.as_view(), name="api-grant-calls"),
+    path("grants/<uuid:pk>/usage/", UsageView.as_view(), name="api-grant-usage"),
+    path("endpoints/<slug:slug>/prices/", PricesView.as_view(), name="api-endpoint-prices"),
     path("reviews/", ReviewsView.as_view(), name="api-reviews"),
     path("schema/", SpectacularAPIView.as_view(), name="api-schema"),
     path("docs/", api_reference, name="api-docs"),

@@ -7,6 +7,8 @@ from accounts import views as accounts
 from accounts import views_factors as factors
 from audit import views as audit
 from credentials import views as credentials
+from endpoints import views as endpoints
+from gateway import views as gateway
 from notifications import views as notifications
 
 urlpatterns = [
@@ -27,6 +29,8 @@ urlpatterns = [
     ),
     path("catalogue/", accessrequests.catalogue, name="catalogue"),
     path("endpoints/<slug:slug>/", accessrequests.endpoint, name="endpoint"),
+    path("endpoints/<slug:slug>/prices/", endpoints.price_set, name="price-set"),
+    path("endpoints/<slug:slug>/upstreams/", gateway.upstreams, name="upstreams"),
     path("settings/absence/", accessrequests.absences, name="absences"),
     path("settings/absence/<uuid:pk>/drop/", accessrequests.absence_drop, name="absence-drop"),
     path("request/", accessrequests.request_together, name="request-together"),
@@ -65,6 +69,12 @@ urlpatterns = [
         accessrequests.grant_extend_preview,
         name="grant-extend-preview",
     ),
+    path("grants/<uuid:pk>/usage/", gateway.grant_usage, name="grant-usage"),
+    path("live/", gateway.live, name="live"),
+    path("live/end/", gateway.live_end, name="live-end"),
+    path("live/stop/", gateway.stop_new, name="stop-new"),
+    path("live/stops/<uuid:pk>/", gateway.stop, name="stop"),
+    path("live/stops/<uuid:pk>/lift/", gateway.stop_lift, name="stop-lift"),
     path("record/", audit.record, name="record"),
     path("record/<int:pk>/", audit.record_event, name="record-event"),
 ]

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accessrequests.models import AccessRequest, Grant, Grants
 from accessrequests.permissions import can_end
 from accessrequests.routing import reviewers_of
-from accessrequests.states import RequestState
+from accessrequests.states import EndReason, RequestState
 from accounts.door import fetch
 from accounts.models import User
 from accounts.session import person
@@ -25,7 +25,7 @@ from credentials import actions
 from credentials.models import Credential
 from credentials.snippets import snippets
 from credentials.states import CredentialState
-from endpoints.models import AccessProfile, Endpoint
+from endpoints.models import AccessProfile, EmergencyStop, Endpoint
 
 ENDED_SHOWN = dt.timedelta(days=30)
 ROWS = 8
@@ -164,6 +164,15 @@ def _waits(row: AccessRequest) -> bool:
     return row.state == RequestState.PENDING
 
 
+def _stop_of(grant: Grant) -> EmergencyStop | None:
+    if grant.end_reason != EndReason.EMERGENCY_STOP:
+        return None
+    rows = EmergencyStop.objects.against(
+        grant.request.profile.endpoint_id, grant.request.decided_at
+    )
+    return rows.filter(stopped_at__lte=grant.ended_at).select_related("stopped_by").first()
+
+
 def _page(user: User, grant: Grant) -> dict[str, Any]:
     now = clock.now()
     endpoint = grant.request.profile.endpoint
@@ -189,6 +198,7 @@ def _page(user: User, grant: Grant) -> dict[str, Any]:
         "live": live,
         # Over by the clock; the row follows within the second.
         "ended_at": grant.ended_at or (grant.ends_at if grant.ends_at <= now else None),
+        "stop": _stop_of(grant),
         "mine": mine,
         "belongs_to": "" if mine else reverse("approvals"),
         "can_end": not over and can_end(user, grant),

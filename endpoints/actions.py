@@ -1,22 +1,26 @@
 """Verbs on endpoints and access profiles."""
 
+import datetime as dt
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import QuerySet
 
+from accounts.door import fetch
 from accounts.models import User
 from audit import clock
 from audit.events import Event
 from audit.record import record
 from broker.errors import InvalidInput
-from endpoints.models import AccessProfile, Endpoint
+from endpoints.models import AccessProfile, Endpoint, ModelPrice
+from endpoints.permissions import check_price
 from endpoints.scope import NAME_LENGTH, Scope, named
 
 
-def _checked(row: Endpoint | AccessProfile) -> None:
+def _checked(row: Endpoint | AccessProfile | ModelPrice) -> None:
     if isinstance(row, AccessProfile):
         _check_scope(row)
     try:
@@ -118,3 +122,56 @@ def create_profile(
     profile.save(force_insert=True)
     record(Event.PROFILE_CREATED, by=by, about=profile, related=(profile.endpoint,))
     return profile
+
+
+@transaction.atomic
+def set_price(
+    *,
+    by: User,
+    endpoint: Endpoint,
+    model: str,
+    input_price: Decimal,
+    output_price: Decimal,
+    since: dt.date | None = None,
+) -> ModelPrice:
+    """Say what a model costs on an endpoint from a day on, today if none is given, in US dollars
+    per million tokens.
+
+    What was charged stays as it was: a day that is over can't be given another price, and prices
+    of earlier days are kept. Raises NotFound, Forbidden, and InvalidInput by field.
+    """
+    endpoint = fetch(Endpoint.objects.visible_to(by), endpoint.pk, lock=True)
+    check_price(by, endpoint)
+    today = clock.now().astimezone(dt.UTC).date()
+    row = ModelPrice(
+        endpoint=endpoint,
+        model=model.strip(),
+        input_price=input_price,
+        output_price=output_price,
+        since=since or today,
+        set_by=by,
+    )
+    old = ModelPrice.objects.filter(endpoint=endpoint, model=row.model, since=row.since).first()
+    if old is not None:
+        # The lock on the endpoint lets only one at a time get here.
+        row.pk, row.set_at = old.pk, clock.now()
+        row._state.adding = False
+    if row.since < today:
+        raise InvalidInput(
+            {"since": f"Must be {today} (today, UTC) or later: it has been charged."}
+        )
+    if "\x00" in row.model:
+        raise InvalidInput({"model": "Must not contain NUL characters."})
+    _checked(row)
+    row.save()
+    record(
+        Event.PRICE_SET,
+        by=by,
+        about=endpoint,
+        model=row.model,
+        input_price=str(row.input_price),
+        output_price=str(row.output_price),
+        since=row.since.isoformat(),
+        replaced=[str(old.input_price), str(old.output_price)] if old else None,
+    )
+    return row

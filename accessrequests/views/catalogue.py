@@ -13,7 +13,10 @@ from accessrequests.outlook import Offered, offered
 from accounts.models import User
 from accounts.session import person
 from broker.errors import NotFound
-from endpoints.models import AccessProfile, Dialect, Endpoint
+from endpoints.forms import PriceForm
+from endpoints.models import AccessProfile, Dialect, EmergencyStop, Endpoint
+from endpoints.permissions import can_stop
+from endpoints.prices import price_list
 
 
 @dataclass(frozen=True)
@@ -111,14 +114,24 @@ def catalogue(request: HttpRequest) -> HttpResponse:
 @never_cache
 @require_safe
 def endpoint(request: HttpRequest, slug: str) -> HttpResponse:
-    """One endpoint: what it is, what it reaches, what may be asked for on it."""
+    """One endpoint: what it is, what it reaches, what may be asked for on it and what it costs."""
     user = person(request)
     row = Endpoint.objects.visible_to(user).select_related("owner").filter(slug=slug).first()
     if row is None:
         raise NotFound(kind="endpoint", id=slug)
+    stop = EmergencyStop.objects.against(row.pk, None).select_related("stopped_by").first()
+    offer = offers(user, [row])[0]
+    owns = user.is_administrator or row.owner_id == user.pk
     context = {
         "endpoint": row,
-        "offer": offers(user, [row])[0],
+        "offer": offer,
+        "stop": stop,
+        "sees_stop": user.sees_everything or row.owner_id == user.pk,
+        "sees_upstreams": user.sees_everything or row.owner_id == user.pk,
+        "may_stop": can_stop(user, row),
+        "prices": price_list(row),
+        "price_form": PriceForm() if owns else None,
+        "models": sorted({name for item in offer.profiles for name in item.profile.ceiling.models}),
         "dialects": [Dialect(name).label for name in row.dialects],
         "base_url": f"{settings.KEYTURN_GATEWAY_URL}/e/{row.slug}/v1",
     }

@@ -1,6 +1,7 @@
 """How the portal writes times, durations, icons and people, in one place."""
 
 import datetime as dt
+from decimal import Decimal
 from typing import Any
 
 from django import template
@@ -43,6 +44,31 @@ def figure(value: dt.timedelta) -> str:
     if hours:
         return f"{hour}:{minute:02}:{second:02}"
     return f"{minute}:{second:02}"
+
+
+@register.filter
+def thousands(value: float | Decimal | None) -> str:
+    """A count as people read it: `1,234,567`."""
+    return f"{int(value or 0):,}"
+
+
+@register.filter
+def dollars(value: Decimal | None) -> str:
+    """An amount in US dollars, to the cent, or as small as it is: `US$ 12.50`, `US$ 0.0042`."""
+    amount = Decimal(value or 0)
+    digits = 2 if amount == round(amount, 2) or amount >= 100 else 4
+    return f"US$\u00a0{amount:,.{digits}f}"
+
+
+@register.filter
+def milliseconds(value: float | None) -> str:
+    """How long something took: `0.8 ms`, `340 ms`, `12.4 s`."""
+    took = float(value or 0)
+    if took >= 10_000:
+        return f"{took / 1000:,.1f}\u00a0s"
+    if took >= 1000:
+        return f"{took / 1000:.2f}\u00a0s"
+    return f"{took:.0f}\u00a0ms" if took >= 10 else f"{took:.1f}\u00a0ms"
 
 
 def exact(moment: dt.datetime) -> str:
