@@ -186,11 +186,11 @@ class StopViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewS
         the stop is lifted, and all that is live ends. Takes the session of an administrator or the
         endpoint's owner, with a second factor proved within five minutes."""
         user = caller(request)
-        check_person(request, ALONE)
         body = DeclareSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         said = body.validated_data
         endpoint = endpoint_of(user, said["endpoint"]) if said["endpoint"] is not None else None
+        check_person(request, ALONE)
         verb = stopping.end_all if said["open_again"] else stopping.stop
         row = verb(by=user, endpoint=endpoint, reason=said["reason"], factor_at=proved_at(request))
         return Response(StopSerializer(row).data, status=status.HTTP_201_CREATED)

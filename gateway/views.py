@@ -219,8 +219,6 @@ def upstreams(request: HttpRequest, slug: str) -> HttpResponse:
     row = Endpoint.objects.visible_to(user).filter(slug=slug).first()
     if row is None or not (user.sees_everything or row.owner_id == user.pk):
         raise NotFound(kind="endpoint", id=slug)
-    if _target(request) != "upstreams":
-        return redirect("endpoint", slug=slug)
     known = {each.url: each for each in row.health.all()}
     urls = [row.upstream_url, *row.further_upstreams]
     context = {

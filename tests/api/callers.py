@@ -7,7 +7,9 @@ from django.conf import settings
 from django.test import Client
 
 from accounts.actions import create_token
+from accounts.factors import PROVED_AT
 from accounts.models import User
+from audit import clock
 
 CSRF = "c" * 32
 
@@ -26,6 +28,12 @@ class Caller:
         elif user is not None:
             _, text = create_token(by=user, owner=user, name="script")
             self.headers = {"Authorization": f"Bearer {text}"}
+
+    def prove(self) -> None:
+        """Let this session have proved a second factor just now."""
+        session = self.client.session
+        session[PROVED_AT] = clock.now().isoformat()
+        session.save()
 
     def get(self, path: str, **query: Any) -> Any:
         return self.client.get(f"/api/v1/{path}", query, headers=self.headers)

@@ -21,6 +21,8 @@ from audit.events import Event
 from audit.models import AuditEvent
 from credentials.actions import check_out
 from credentials.models import Credential
+from credentials.stopping import stop
+from endpoints.models import EmergencyStop
 from notifications.kinds import Kind
 from notifications.models import Notification
 from notifications.outbox import notify
@@ -41,6 +43,7 @@ class Scene:
     notification: Notification
     policy: Policy
     absence: Absence
+    stop: EmergencyStop
     colleague: User
     people: dict[str, User]
 
@@ -55,6 +58,8 @@ class Scene:
             notification=self.notification.pk,
             policy=self.policy.slug,
             absence=self.absence.pk,
+            stop=self.stop.pk,
+            slug=self.grant.request.profile.endpoint.slug,
         )
 
 
@@ -65,6 +70,8 @@ def scene(world: World) -> Scene:
     grant = world.grant(profile=profile, requester=holder)
     credential = check_out(by=holder, grant_id=grant.pk).credential
     pending = world.request(profile=profile, requester=holder)
+    # Of the same owner, so that nothing else here is stopped.
+    another = world.endpoint(with_key=False, owner=profile.endpoint.owner)
     [notification] = notify(
         Kind.DECIDED, to=[holder], about=grant, path="/", sentence="x", occasion="again"
     )
@@ -76,6 +83,7 @@ def scene(world: World) -> Scene:
         notification,
         world.policy(profile=profile),
         note_absence(by=holder, ends_at=clock.now() + dt.timedelta(days=1)),
+        stop(by=another.owner, endpoint=another, reason="Its key leaked.", factor_at=clock.now()),
         world.person(profile.reviewers),
         {
             "holder": holder,
@@ -117,6 +125,15 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (READ, "policies/{policy}/"): row(404, 404, 404, 404, 200, 200, 404),
     (READ, "policies/{policy}/versions/"): row(404, 404, 404, 404, 200, 200, 404),
     (READ, "grants/{grant}/"): row(200, 404, 200, 200, 200, 200, 404),
+    (READ, "grants/{grant}/calls/"): row(200, 404, 200, 200, 200, 200, 404),
+    (READ, "grants/{grant}/usage/"): row(200, 404, 200, 200, 200, 200, 404),
+    (READ, "endpoints/{slug}/prices/"): row(200, 200, 200, 200, 200, 200, 404),
+    (WRITE, "endpoints/{slug}/prices/"): row(403, 403, 403, 201, 403, 201, 404),
+    (READ, "live/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "stops/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "stops/{stop}/"): row(404, 404, 404, 200, 200, 200, 404),
+    (WRITE, "stops/"): row(403, 403, 403, 201, 403, 201, 404),
+    (WRITE, "stops/{stop}/lift/"): row(404, 404, 404, 200, 403, 200, 404),
     (READ, "credentials/{credential}/"): row(200, 404, 200, 200, 200, 200, 404),
     (READ, "audit/events/{event}/"): row(200, 404, 404, 404, 200, 200, 404),
     (READ, "notifications/"): row(200, 200, 200, 200, 200, 200, 200),
@@ -147,6 +164,8 @@ IN_PERSON = {
     (WRITE, "reviews/"),
     (REPLACE, "policies/{policy}/"),
     (REMOVE, "policies/{policy}/"),
+    (WRITE, "stops/"),
+    (WRITE, "stops/{stop}/lift/"),
 }
 
 
@@ -172,6 +191,15 @@ def body_for(template: str, scene: Scene) -> dict[str, Any]:
     version = scene.policy.current
     assert version is not None
     bodies: dict[str, Any] = {
+        "endpoints/{slug}/prices/": {
+            "model": "demo-small",
+            "input_price": "0.15",
+            "output_price": "0.6",
+        },
+        "stops/": {
+            "endpoint": scene.grant.request.profile.endpoint.slug,
+            "reason": "Its key leaked.",
+        },
         "requests/": {"profile": profile, "justification": "Ticket 4711."},
         "requests/preview/": {"profile": profile},
         "requests/together/": {"profiles": [profile], "justification": "Ticket 4711."},
@@ -212,6 +240,8 @@ def test_who_may_do_what(method: str, template: str, how: str, scene: Scene) -> 
     for actor, user in scene.people.items():
         with undone():
             caller = Caller(user, how)
+            if how == "session":
+                caller.prove()
             answer = (
                 caller.get(path)
                 if method == READ

@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -39,6 +40,7 @@ STATE = (
     " SELECT 'token', id::text, revoked_at::text FROM accounts_apitoken UNION ALL"
     " SELECT 'endpoint', id::text, concat(retired_at, upstream_url) FROM endpoints_endpoint"
     " UNION ALL SELECT 'stop', id::text, lifted_at::text FROM endpoints_emergencystop"
+    " UNION ALL SELECT 'price', id::text, model FROM endpoints_modelprice"
     " UNION ALL SELECT 'told', person_id::text, email_access FROM notifications_preference"
     " UNION ALL SELECT 'profile', id::text, scope::text FROM endpoints_accessprofile UNION ALL"
     " SELECT 'request', id::text, state FROM accessrequests_accessrequest UNION ALL"
@@ -290,6 +292,15 @@ def lift_stop(world: World) -> Verb:
     )
 
 
+def set_price(world: World) -> Verb:
+    endpoint = world.endpoint(with_key=False)
+    price: dict[str, Any] = {"model": "demo-small", "input_price": Decimal(1), "output_price": Decimal(2)}
+    return (
+        lambda: endpoints.set_price(by=endpoint.owner, endpoint=endpoint, **price),
+        Event.PRICE_SET,
+    )
+
+
 def expire_a_grant(world: World) -> Verb:
     grant = world.grant()
     move(grant, starts_at=dt.timedelta(hours=-3), ends_at=dt.timedelta(hours=-3))
@@ -343,6 +354,7 @@ VERBS = [
     declare_stop,
     end_all,
     lift_stop,
+    set_price,
     expire_a_grant,
     begin_to_revoke,
     close,

@@ -20,6 +20,8 @@ from audit.ids import new_id
 from audit.models import AuditEvent
 from credentials.actions import check_out
 from credentials.models import Credential
+from credentials.stopping import end_all
+from endpoints.models import EmergencyStop
 from notifications.kinds import Kind
 from notifications.models import Notification
 from notifications.outbox import notify
@@ -48,6 +50,12 @@ ROUTES = {
     ("api-grant-detail", GET): "grant",
     ("api-grant-credentials", POST): "grant",
     ("api-grant-end", POST): "grant",
+    ("api-grant-calls", GET): "grant",
+    ("api-grant-usage", GET): "grant",
+    ("api-endpoint-prices", GET): "slug",
+    ("api-endpoint-prices", POST): "slug",
+    ("api-stop-detail", GET): "stop",
+    ("api-stop-lift", POST): "stop",
     ("api-credential-detail", GET): "credential",
     ("api-audit-event-detail", GET): "event",
     ("endpoint", GET): "slug",
@@ -66,6 +74,11 @@ ROUTES = {
     ("grant-extend", GET): "grant",
     ("grant-extend", POST): "grant",
     ("grant-extend-preview", POST): "grant",
+    ("grant-usage", GET): "grant",
+    ("price-set", POST): "slug",
+    ("upstreams", GET): "owned_slug",
+    ("stop", GET): "stop",
+    ("stop-lift", POST): "stop",
     ("absence-drop", POST): "absence",
     ("record-event", GET): "event",
     ("api-notification-read", POST): "notification",
@@ -80,6 +93,7 @@ ROUTES = {
 OPEN = {"problem"}
 TEAMMATE_SEES = {"endpoint", "profile", "slug"}
 BODIES = {
+    "api-endpoint-prices": {"model": "demo-small", "input_price": "1", "output_price": "2"},
     "api-request-reviews": {"verdict": "approve"},
     "api-request-comments": {"text": "Let me in."},
     "api-request-hand-over": {"to": "ben@example.com"},
@@ -116,12 +130,13 @@ class Theirs:
     notification: Notification
     policy: Policy
     absence: Absence
+    stop: EmergencyStop
 
     def id_of(self, kind: str) -> Any:
         match kind:
             case "endpoint":
                 return self.request.profile.endpoint_id
-            case "slug":
+            case "slug" | "owned_slug":
                 return self.request.profile.endpoint.slug
             case "profile":
                 return self.request.profile_id
@@ -132,14 +147,20 @@ class Theirs:
 
     @staticmethod
     def missing(kind: str) -> Any:
-        return {"slug": "no-such-endpoint", "policy": "no-such-policy", "event": 2**62}.get(
-            kind
-        ) or new_id()
+        return {
+            "slug": "no-such-endpoint",
+            "owned_slug": "no-such-endpoint",
+            "policy": "no-such-policy",
+            "event": 2**62,
+        }.get(kind) or new_id()
 
 
 @pytest.fixture
 def theirs(world: World) -> Theirs:
-    grant = world.grant()
+    profile = world.profile()
+    owner, proof = profile.endpoint.owner, timezone.now()
+    ended = end_all(by=owner, endpoint=profile.endpoint, reason="Its key leaked.", factor_at=proof)
+    grant = world.grant(profile=profile)
     credential = check_out(by=grant.holder, grant_id=grant.pk).credential
     event = AuditEvent.objects.filter(event=Event.REQUEST_FILED).about(grant.request_id).get()
     [notification] = notify(
@@ -148,7 +169,7 @@ def theirs(world: World) -> Theirs:
     policy = world.policy(profile=grant.request.profile)
     until = timezone.now() + dt.timedelta(days=1)
     absence = note_absence(by=grant.holder, ends_at=until)
-    return Theirs(grant.request, grant, credential, event, notification, policy, absence)
+    return Theirs(grant.request, grant, credential, event, notification, policy, absence, ended)
 
 
 @pytest.fixture
@@ -236,7 +257,8 @@ def test_a_teammate_sees_nothing_of_anothers_request(
 def test_the_owner_sees_each_of_them(route: tuple[str, str], theirs: Theirs, world: World) -> None:
     """So that the refusals above are about who asks, not about what is asked."""
     kind = ROUTES[route]
-    owner = world.person(is_administrator=True) if kind == "policy" else theirs.grant.holder
+    theirs_alone = kind not in {"policy", "stop", "owned_slug"}
+    owner = theirs.grant.holder if theirs_alone else world.person(is_administrator=True)
     answer = call(owner, route, theirs.id_of(kind))
     assert answer.status_code == 200
 
@@ -261,7 +283,7 @@ def test_a_strangers_lists_hold_nothing_of_anybodys(
     answer = client.get(reverse(name))
     assert answer.status_code == 200
     text = answer.content.decode()
-    for kind in ("endpoint", "slug", "profile", "request", "grant", "credential"):
+    for kind in ("endpoint", "slug", "profile", "request", "grant", "credential", "stop"):
         assert str(theirs.id_of(kind)) not in text
 
 
