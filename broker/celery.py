@@ -20,7 +20,8 @@ def _keep_djangos_logging(**_: Any) -> None:
 def _work_unasked(**_: Any) -> None:
     """Each worker sweeps and delivers by itself too: neither must hang on beat or Redis."""
     from credentials.sweeper import sweeper
+    from gateway.retention import dropper
     from notifications.delivery import tickers
 
-    for ticker in (sweeper(), *tickers()):
+    for ticker in (sweeper(), dropper(), *tickers()):
         ticker.start()

@@ -69,6 +69,9 @@ KEYTURN_GATEWAY_MAX_STALE = env.float("KEYTURN_GATEWAY_MAX_STALE", 5.0)
 KEYTURN_GATEWAY_MAX_BODY = env.int("KEYTURN_GATEWAY_MAX_BODY", 10_000_000)  # bytes
 KEYTURN_GATEWAY_METRICS = env.str("KEYTURN_GATEWAY_METRICS", "")  # host:port, apart from calls
 KEYTURN_GATEWAY_UPSTREAM_TIMEOUT = env.float("KEYTURN_GATEWAY_UPSTREAM_TIMEOUT", 600.0)  # seconds
+KEYTURN_CALL_DAYS = env.int("KEYTURN_CALL_DAYS", 90)
+if KEYTURN_CALL_DAYS < 1:
+    raise ImproperlyConfigured("KEYTURN_CALL_DAYS must be 1 or more: the days calls are kept for")
 
 # An empty key is refused by Django itself, with the setting's name, by whatever needs it first.
 SECRET_KEY = env.str("KEYTURN_SECRET_KEY", "")

@@ -151,17 +151,17 @@ def set_price(
         since=since or today,
         set_by=by,
     )
-    old = ModelPrice.objects.filter(endpoint=endpoint, model=row.model, since=row.since).first()
-    if old is not None:
-        # The lock on the endpoint lets only one at a time get here.
-        row.pk, row.set_at = old.pk, clock.now()
-        row._state.adding = False
     if row.since < today:
         raise InvalidInput(
             {"since": f"Must be {today} (today, UTC) or later: it has been charged."}
         )
     if "\x00" in row.model:
         raise InvalidInput({"model": "Must not contain NUL characters."})
+    old = ModelPrice.objects.filter(endpoint=endpoint, model=row.model, since=row.since).first()
+    if old is not None:
+        # The lock on the endpoint lets only one at a time get here.
+        row.pk, row.set_at = old.pk, clock.now()
+        row._state.adding = False
     _checked(row)
     row.save()
     record(

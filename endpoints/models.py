@@ -243,16 +243,6 @@ class AccessProfile(models.Model):
         return self.Revocation.IMMEDIATE
 
 
-class ModelPrices(models.QuerySet["ModelPrice"]):
-    def on(self, day: dt.date) -> "ModelPrices":
-        """What each model of each endpoint costs on this day: the latest that has come."""
-        return (
-            self.filter(since__lte=day)
-            .order_by("endpoint", "model", "-since")
-            .distinct("endpoint", "model")
-        )
-
-
 class ModelPrice(models.Model):
     """What a model costs on an endpoint from a day on, in US dollars per million tokens."""
 
@@ -268,8 +258,6 @@ class ModelPrice(models.Model):
     since = models.DateField(help_text="UTC; the latest that has come holds")
     set_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     set_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
-
-    objects = ModelPrices.as_manager()
 
     class Meta:
         ordering = ("model", "-since")

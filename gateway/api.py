@@ -11,7 +11,6 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accessrequests.api import ScopeSerializer
 from accessrequests.api.reviews import IN_PERSON, check_person
 from accessrequests.models import Grant
 from accounts.api import StrictSerializer, VisibleViewSet, caller, check_empty
@@ -23,6 +22,7 @@ from audit import clock
 from broker.errors import NotFound
 from credentials import stopping
 from endpoints.actions import set_price
+from endpoints.api import ScopeSerializer
 from endpoints.models import EmergencyStop, Endpoint, ModelPrice
 from gateway.models import Call
 from gateway.presence import inside, with_parts

@@ -294,7 +294,11 @@ def lift_stop(world: World) -> Verb:
 
 def set_price(world: World) -> Verb:
     endpoint = world.endpoint(with_key=False)
-    price: dict[str, Any] = {"model": "demo-small", "input_price": Decimal(1), "output_price": Decimal(2)}
+    price: dict[str, Any] = {
+        "model": "demo-small",
+        "input_price": Decimal(1),
+        "output_price": Decimal(2),
+    }
     return (
         lambda: endpoints.set_price(by=endpoint.owner, endpoint=endpoint, **price),
         Event.PRICE_SET,
