@@ -118,7 +118,7 @@ def sentence(row: AuditEvent) -> str:
         case Event.PRICE_SET:
             return (
                 f"{actor} set the price of {data.get('model', '')} on {row.subject}: "
-                f"US$ {data.get('input_price', '')} in, {data.get('output_price', '')} out, "
+                f"${data.get('input_price', '')} in, ${data.get('output_price', '')} out, "
                 f"from {data.get('since', '')}"
             )
         case Event.GROUP_JOINED:

@@ -54,10 +54,16 @@ def thousands(value: float | Decimal | None) -> str:
 
 @register.filter
 def dollars(value: Decimal | None) -> str:
-    """An amount in US dollars, to the cent, or as small as it is: `US$ 12.50`, `US$ 0.0042`."""
+    """An amount in US dollars as it is, with cents: `$12.50`, `$0.0042`."""
     amount = Decimal(value or 0)
-    digits = 2 if amount == round(amount, 2) or amount >= 100 else 4
-    return f"US$\u00a0{amount:,.{digits}f}"
+    return f"${amount:,.{2 if amount == round(amount, 2) else 4}f}"
+
+
+@register.filter
+def cents(value: Decimal | None) -> str:
+    """An amount in US dollars to the cent, below a dollar to a hundredth of one."""
+    amount = Decimal(value or 0)
+    return dollars(round(amount, 2) if abs(amount) >= 1 else amount)
 
 
 @register.filter

@@ -14,8 +14,13 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
+from audit import clock
+from credentials.stopping import lift
+from endpoints.models import EmergencyStop
+from tests.accounts.authenticator import code
 from tests.browser.asking import holdings, paths, stage
 from tests.browser.conftest import DESK, PHONE, Visitor
+from tests.browser.inside import close_all, inside
 from tests.browser.scene import PASSWORD, Scene, afternoon, build
 from tests.world import UPSTREAM_KEY, World
 
@@ -172,6 +177,53 @@ def test_pictures_of_asking(
     _snap(ana, "ask-strict-more", size, theme)
     page.get_by_role("button", name="Ask for access").click()
     _snap(ana, "ask-strict-errors", size, theme)
+    _keep_small(size, theme)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", ["1440", "390"])
+def test_pictures_of_live_access(
+    visit: Callable[..., Visitor], world: World, size: str, theme: str
+) -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
+    # Who is in is on one page for everybody: what the others hold ends first.
+    close_all(by=world.person(is_administrator=True))
+    at = inside(world, afternoon())
+    look = {"dark": theme == "dark", "phone": size == "390"}
+    ana = visit(**look)
+    ana.sign_in(at.ana)
+    ana.go(f"/grants/{at.busy.pk}/")
+    ana.page.get_by_text("tokens left").first.wait_for()
+    _snap(ana, "use", size, theme)
+    ana.go(f"/grants/{at.busy.pk}/usage/")
+    _snap(ana, "use-calls", size, theme)
+    chidi = visit(**look)
+    page = chidi.sign_in(at.chidi)
+    for name, path in {
+        "live": "/live/",
+        "live-people": "/live/?by=person",
+        "live-nothing": "/live/?q=zzz",
+    }.items():
+        chidi.go(path)
+        _snap(chidi, name, size, theme)
+    chidi.go(f"/endpoints/{at.endpoint.slug}/")
+    page.get_by_text("connection refused").wait_for()
+    _snap(chidi, "endpoint-owned", size, theme)
+    chidi.go(f"/live/stop/?endpoint={at.endpoint.slug}")
+    page.get_by_label("Code").fill(code(at.secret))
+    page.get_by_role("button", name="Prove it").click()
+    page.get_by_role("button", name="End access").click()
+    _snap(chidi, "stop-new-error", size, theme)
+    page.get_by_label("Why").fill("Its key is in a public repository.")
+    page.get_by_role("button", name="End access").click()
+    page.get_by_role("button", name="Lift the stop").wait_for()
+    _snap(chidi, "stop", size, theme)
+    chidi.go("/live/")
+    _snap(chidi, "live-stopped", size, theme)
+    ana.go(f"/endpoints/{at.endpoint.slug}/")
+    _snap(ana, "endpoint-stopped", size, theme)
+    row = EmergencyStop.objects.in_force().get()
+    lift(by=at.chidi, stop_id=row.pk, factor_at=clock.now())
     _keep_small(size, theme)
 
 
