@@ -21,6 +21,7 @@ ORDER = (
     "approvals",
     "absences",
     "grants",
+    "live",
     "credentials",
     "notifications",
     "policies",
@@ -40,6 +41,10 @@ _SAMPLES = {
     "chat_handle": "ana",
     "ticket": "INC-4711",
     "models": "small",
+    "model": "small",
+    "endpoint": "research-models",
+    "input_price": "0.15",
+    "output_price": "0.60",
     "token": "the-secret",
     "document": {
         "slug": "two-people",
@@ -49,7 +54,15 @@ _SAMPLES = {
     },
 }
 # What most bodies leave out; with all of it at once an example would be refused.
-_LEFT_OUT = {"extends", "break_glass", "scope", "starts_at", "token_type_hint"}
+_LEFT_OUT = {
+    "extends",
+    "break_glass",
+    "scope",
+    "starts_at",
+    "token_type_hint",
+    "open_again",
+    "since",
+}
 
 
 @dataclass
@@ -177,6 +190,8 @@ class _Document:
         if schema.get("enum"):
             return schema["enum"][0]
         kind = schema.get("type")
+        if isinstance(kind, list):
+            kind = next(each for each in kind if each != "null")
         if kind == "object" and "properties" in schema:
             return {
                 key: self.sample(inner, key)

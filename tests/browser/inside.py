@@ -3,6 +3,7 @@
 import datetime as dt
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 from accessrequests.models import Grant
 from accounts import factors
@@ -53,7 +54,7 @@ def inside(world: World, zone: str = "Europe/Madrid", mark: str = "") -> Inside:
 
     `mark` ends each name: tests commit, and who is in is on one page for all of them.
     """
-    look = {"password": PASSWORD, "time_zone": zone}
+    look: dict[str, Any] = {"password": PASSWORD, "time_zone": zone}
     owner = world.person(full_name=f"Dana Levi{mark}", **look)
     chidi = world.person(
         full_name=f"Chidi Eze{mark}", is_administrator=True, is_auditor=True, **look
@@ -65,7 +66,7 @@ def inside(world: World, zone: str = "Europe/Madrid", mark: str = "") -> Inside:
         owner=owner,
         further_upstreams=["https://llm-2.internal:8443"],
     )
-    both = {"requesters": world.group(), "reviewers": world.group()}
+    both: dict[str, Any] = {"requesters": world.group(), "reviewers": world.group()}
     profile = world.profile(
         endpoint=endpoint,
         scope={
@@ -119,6 +120,6 @@ def inside(world: World, zone: str = "Europe/Madrid", mark: str = "") -> Inside:
         last_error="connection refused",
     )
     for model, ingoing, out in (("demo-large", "2.5", "10"), ("demo-small", "0.15", "0.6")):
-        price = {"input_price": Decimal(ingoing), "output_price": Decimal(out)}
+        price: dict[str, Any] = {"input_price": Decimal(ingoing), "output_price": Decimal(out)}
         set_price(by=owner, endpoint=endpoint, model=model, **price)
     return Inside(chidi, authenticator(chidi), ana, owner, endpoint, busy, low)

@@ -414,9 +414,9 @@ def test_prices_by_page(world: World) -> None:
 
 def test_a_budget_is_full_only_when_nothing_is_left() -> None:
     nearly = Spent(Decimal(999_999), Decimal(1_000_000))
-    assert (nearly.percent, nearly.left, nearly.is_low) == (99, 1, True)
+    assert (nearly.percent, nearly.left, nearly.is_low) == (99, Decimal(1), True)
     over = Spent(Decimal(11), Decimal(10))
-    assert (over.percent, over.left) == (100, 0)
+    assert (over.percent, over.left) == (100, Decimal(0))
     assert Spent(Decimal(5), None).left is None
 
 
