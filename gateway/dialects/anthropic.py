@@ -84,7 +84,8 @@ class CountTokens(Operation):
     path = "/v1/messages/count_tokens"
     allowed = words(
         """
-    mcp_servers messages model output_config system thinking tool_choice tools
+    cache_control context_management mcp_servers messages model output_config output_format
+    system thinking tool_choice tools
     """
     )
 
@@ -121,8 +122,8 @@ class Messages(CountTokens):
     output_keys = ("max_tokens",)
     allowed = CountTokens.allowed | words(
         """
-    cache_control container context_management inference_geo max_tokens metadata
-    output_format service_tier stop_sequences stream temperature thread top_k top_p
+    container inference_geo max_tokens metadata service_tier stop_sequences stream temperature
+    thread top_k top_p
     """
     )
 

@@ -92,7 +92,7 @@ class Generate(Chat):
     path = "/api/generate"
     allowed = words(
         """
-    format images keep_alive logprobs model options prompt raw stream suffix system
+    context format images keep_alive logprobs model options prompt raw stream suffix system
     template think top_logprobs
     """
     )
