@@ -34,7 +34,7 @@ def test_the_example_is_applied_once(apply) -> None:
     assert Endpoint.objects.filter(slug__in=["research-models", "contract-review"]).count() == 2
     ana = User.objects.get(email="ana@example.com")
     assert not ana.has_usable_password()
-    assert AccessProfile.objects.open_to(ana).count() == 4
+    assert AccessProfile.objects.open_to(ana).count() == 5
 
 
 def test_a_change_is_made_and_recorded(apply) -> None:
@@ -96,3 +96,51 @@ def test_what_it_does_not_understand_is_named_and_nothing_is_changed(
         apply(text.replace(old, new))
     assert says in str(refused.value)
     assert Group.objects.count() == before
+
+
+def test_a_scope_is_whole(apply) -> None:
+    apply(EXAMPLE.read_text())
+    debug = AccessProfile.objects.get(slug="debug")
+    assert debug.ceiling.tools == {"find_ticket", "read_order", "refund_order"}
+    assert (debug.ceiling.token_budget, debug.default_scope.token_budget) == (2_000_000, 200_000)
+    assert debug.aliases == {"fast": "demo-small"}
+    console = AccessProfile.objects.get(slug="operate")
+    assert console.endpoint.dialects == ["http"]
+    assert console.default_scope.operations == {"GET /", "HEAD /"}
+    text = EXAMPLE.read_text().replace("token_budget: 2000000", "token_budget: 1000000")
+    assert apply(text) == "changed scope of access profile support-assistant/debug\n1 changes.\n"
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "where", "says"),
+    [
+        ("token_budget: 2000000", "token_budget: 0", "scope.token_budget", "greater than or equal"),
+        ("concurrency: 8", "concurency: 8", "scope.concurency", "Can't be written"),
+        ('["GET /", "HEAD /"]', "[get]", "defaults.operations", "path prefix"),
+        ('["GET /", "HEAD /", "POST /models/"]', "[]", "scope", "at least one model"),
+        ("fast: demo-small", "fast: gpt-9", "aliases", "gpt-9"),
+        ("fast: demo-small", "demo-large: demo-small", "aliases", "demo-large"),
+    ],
+)
+def test_a_wrong_scope_is_named(was: str, becomes: str, where: str, says: str, apply) -> None:
+    text = EXAMPLE.read_text()
+    assert was in text
+    with pytest.raises(CommandError, match=says) as refused:
+        apply(text.replace(was, becomes, 1))
+    assert where in str(refused.value)
+    assert not Endpoint.objects.filter(slug="model-console").exists()
+
+
+def test_upstreams_and_the_header_of_their_key(apply) -> None:
+    text = EXAMPLE.read_text().replace(
+        "dialects: [http]",
+        "dialects: [http]\n    further_upstreams: [http://127.0.0.1:8091]\n"
+        "    key_header: X-Console-Key",
+    )
+    apply(text)
+    console = Endpoint.objects.get(slug="model-console")
+    assert console.further_upstreams == ["http://127.0.0.1:8091"]
+    assert console.key_header == "X-Console-Key"
+    wrong = text.replace("http://127.0.0.1:8091", "ftp://127.0.0.1")
+    with pytest.raises(CommandError, match="http or https"):
+        apply(wrong)
