@@ -145,6 +145,14 @@ def differences(
     return found + wording.differences(scope, profile.default_scope)
 
 
+def _difference(request: AccessRequest) -> list[str]:
+    """How it differs from the default; of a raise, from what its grant had."""
+    if request.raises is not None:
+        return wording.raised(request.asked, request.raises.held_before(request.created_at))
+    usual = effective_for(request.profile).default_duration
+    return differences(request.profile, request.duration, request.asked, usual)
+
+
 def _history(request: AccessRequest) -> History:
     earlier = AccessRequest.objects.filter(
         requester=request.requester, profile=request.profile
@@ -174,10 +182,13 @@ def _signals(request: AccessRequest, history: History) -> list[Signal]:
     if history.denied:
         times = "once" if history.denied == 1 else f"{history.denied} times"
         found.append(Signal(f"Was denied this {times} before"))
-    if request.duration == profile.max_duration > profile.default_duration:
+    if (
+        request.raises_id is None
+        and request.duration == profile.max_duration > profile.default_duration
+    ):
         found.append(Signal(f"The longest that this profile allows: {duration(request.duration)}"))
     ceiling = profile.ceiling
-    if request.asked == ceiling != profile.default_scope:
+    if request.raises_id is None and request.asked == ceiling != profile.default_scope:
         found.append(Signal("The widest scope that this profile allows"))
     asked = request.created_at.astimezone(ZoneInfo(request.requester.time_zone))
     if not request.requester.is_service and (asked.weekday() > 4 or not 7 <= asked.hour < 20):
@@ -185,6 +196,9 @@ def _signals(request: AccessRequest, history: History) -> list[Signal]:
     if request.extends is not None:
         whole = request.extends.ends_at + request.duration - request.extends.starts_at
         found.append(Signal(f"Extends access that they have, to {duration(whole)} in all"))
+    if request.raises is not None and (earlier := request.raises.raises.count()):
+        times = "once" if earlier == 1 else f"{earlier} times"
+        found.append(Signal(f"Its budget was raised {times} already"))
     last = history.last_grant
     if last is not None and last.end_reason in {EndReason.REVOKED, EndReason.EMERGENCY_STOP}:
         found.append(Signal(f"Their last access here was ended by {last.ended_by}", grave=True))
@@ -252,16 +266,11 @@ def dossier(request: AccessRequest, now: dt.datetime) -> Dossier:
         steps=_steps(request),
         obstacle=_obstacle(request),
         terms=terms,
-        difference=differences(
-            request.profile,
-            request.duration,
-            request.asked,
-            effective_for(request.profile).default_duration,
-        ),
+        difference=_difference(request),
         signals=_signals(request, history),
         history=history,
         conversation=_conversation(request),
         policies=_policies(request),
         would_begin=begin,
-        would_end=begin + terms[1],
+        would_end=request.raises.ends_at if request.raises else begin + terms[1],
     )

@@ -66,6 +66,7 @@ def facts_about(
     justification: str = "",
     starts_at: dt.datetime | None = None,
     extension: bool = False,
+    raises: bool = False,
     break_glass: bool = False,
     groups: Iterable[Group] | None = None,
 ) -> Facts:
@@ -89,6 +90,7 @@ def facts_about(
         justification=justification,
         starts_at=starts_at,
         extension=extension,
+        raises=raises,
         break_glass=break_glass,
         endpoint=endpoint.slug,
         kind=endpoint.kind,
@@ -122,5 +124,6 @@ def facts_of(
         # What was in time when it was filed isn't too late for having waited.
         starts_at=request.starts_at if request.starts_at and request.starts_at > now else None,
         extension=request.extends_id is not None,
+        raises=request.raises_id is not None,
         break_glass=request.break_glass,
     )

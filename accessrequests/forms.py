@@ -17,7 +17,7 @@ from accessrequests.policy.effective import Effective
 from accounts.models import User
 from audit import clock
 from audit.templatetags.keyturn import and_list, duration
-from endpoints.scope import LIMITS, LISTS, Scope
+from endpoints.scope import BUDGETS, KNOWN, LIMITS, LISTS, Scope
 from endpoints.wording import LABELS, amount, name_words
 
 SENSIBLE = tuple(dt.timedelta(minutes=minutes) for minutes in (15, 30, 60, 120, 240, 480, 1440))
@@ -44,13 +44,19 @@ class ScopeForm(forms.Form):
 
     beyond = "%(value)s is not in this profile."
 
-    def offer_scope(self, widest: Scope | None, limits: Iterable[str] = ()) -> None:
+    def offer_scope(
+        self,
+        widest: Scope | None,
+        limits: Iterable[str] = (),
+        *,
+        only: Iterable[str] = KNOWN,
+    ) -> None:
         """Offer what `widest` holds, and a field for each of its limits and of `limits`."""
         self.parts: list[str] = []
         if widest is None:
             return
         for key in LISTS:
-            if names := sorted(getattr(widest, key)):
+            if key in only and (names := sorted(getattr(widest, key))):
                 self.fields[key] = forms.MultipleChoiceField(
                     label=LABELS[key],
                     required=False,
@@ -60,7 +66,7 @@ class ScopeForm(forms.Form):
                 self.parts.append(key)
         for key in LIMITS:
             most = getattr(widest, key)
-            if most is not None or key in limits:
+            if key in only and (most is not None or key in limits):
                 self.fields[key] = _limit_field(key, most)
                 self.parts.append(key)
 
@@ -182,9 +188,12 @@ class RequestForm(ScopeForm):
         usual: Scope | None = None,
         break_glass: bool = False,
         extension: bool = False,
+        raises: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        if raises:
+            del self.fields["duration"], self.fields["minutes"]
         self.longest = min(each.max_duration for each in holds)
         length = min(each.default_duration for each in holds)
         if break_glass:
@@ -194,10 +203,11 @@ class RequestForm(ScopeForm):
         lengths = {value for value in SENSIBLE if value <= self.longest}
         lengths |= {self.usual, self.longest}
         choices = [(str(minutes(value)), duration(value)) for value in sorted(lengths)]
-        self.fields["duration"].choices = [*choices, (OTHER, "Other")]  # type: ignore[attr-defined]
-        self.fields["minutes"].widget.attrs["max"] = minutes(self.longest)
+        if not raises:
+            self.fields["duration"].choices = [*choices, (OTHER, "Other")]  # type: ignore[attr-defined]
+            self.fields["minutes"].widget.attrs["max"] = minutes(self.longest)
         self.offer_scope(widest, [key for key in LIMITS if usual and getattr(usual, key)])
-        self._offer_start(holds, now_only=break_glass or extension)
+        self._offer_start(holds, now_only=break_glass or extension or raises)
         self._offer_ticket([ticket for each in holds for ticket in each.tickets])
         least = max(each.justification_length for each in holds)
         self.fields["justification"].help_text = (
@@ -244,7 +254,7 @@ class RequestForm(ScopeForm):
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
-        chosen = cleaned.get("duration")
+        chosen = cleaned.get("duration") if "duration" in self.fields else None
         if chosen == OTHER:
             if cleaned.get("minutes") is None:
                 if "minutes" not in self.errors:
@@ -368,7 +378,10 @@ class ReviewForm(ScopeForm):
         self.fields["length"].choices = [  # type: ignore[attr-defined]
             (str(minutes(value)), duration(value)) for value in [self.longest, *reversed(shorter)]
         ]
-        self.offer_scope(self.asked)
+        self.raises = request.raises_id is not None
+        if self.raises:
+            del self.fields["length"], self.fields["starts_at"]
+        self.offer_scope(self.asked, only=BUDGETS if self.raises else KNOWN)
 
     def less(self) -> dict[str, Any]:
         """What was chosen that is less than asked for, as `review_request` takes it."""
@@ -379,7 +392,7 @@ class ReviewForm(ScopeForm):
         if length and length != str(minutes(self.longest)):
             found["duration"] = dt.timedelta(minutes=int(length))
         # A form that shows nothing of the scope, such as a script's, leaves nothing out.
-        if "length" in self.data:
+        if "length" in self.data or self.raises:
             chosen, before = self.named_scope(), self.asked.spelled_out()
             if less := {key: part for key, part in chosen.items() if part != before[key]}:
                 found["scope"] = less

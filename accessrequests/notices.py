@@ -9,8 +9,10 @@ from accessrequests.models import AccessRequest, Comment, Grant, HandOver, Revie
 from accessrequests.routing import are_linked, may_decide, reviewers_of, told_for
 from accessrequests.states import EndReason
 from accounts.models import User
-from audit.templatetags.keyturn import duration
+from audit.templatetags.keyturn import and_list, duration
 from endpoints.models import EmergencyStop
+from endpoints.scope import Scope
+from endpoints.wording import budgets_in_words, in_words, left_out
 from notifications.kinds import Kind
 from notifications.outbox import notify, withdraw
 
@@ -22,18 +24,25 @@ def _path(row: AccessRequest | Grant) -> str:
 
 
 def _ask(request: AccessRequest) -> str:
-    return f"{duration(request.duration)} on {request.profile.endpoint}"
+    return f"{request.wanted} on {request.profile.endpoint}"
 
 
 def _when(moment: dt.datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
+def _scope(scope: Scope) -> list[tuple[str, str]]:
+    parts = in_words(scope)
+    found = [(part.label, ", ".join(part.names)) for part in parts if part.names]
+    limits = [part.text for part in parts if part.text]
+    return [*found, ("At most", and_list(limits))] if limits else found
+
+
 def _facts(request: AccessRequest) -> list[tuple[str, str]]:
     endpoint = request.profile.endpoint
     facts = [
         ("Profile", request.profile.name),
-        ("Models", ", ".join(sorted(request.asked.models))),
+        *_scope(request.asked),
         ("Endpoint", f"{endpoint.get_environment_display()}, {endpoint.get_risk_display()} risk"),
     ]
     if endpoint.connected_systems:
@@ -172,10 +181,11 @@ def decided(request: AccessRequest, grant: Grant) -> None:
     facts = [
         ("From", _when(grant.starts_at)),
         ("Until", _when(grant.ends_at)),
-        ("Models", ", ".join(sorted(grant.allowed.models))),
+        *_scope(grant.allowed),
     ]
-    if window < request.duration or grant.allowed != request.asked:
-        facts.append(("Asked for", f"{_ask(request)}: {', '.join(sorted(request.asked.models))}"))
+    less = left_out(grant.allowed, request.asked)
+    if window < request.duration or less:
+        facts.append(("Asked for", "; ".join([_ask(request), *less])))
     reasons = request.reviews.exclude(reason="").values_list("reason", flat=True)
     notify(
         Kind.DECIDED,
@@ -184,6 +194,22 @@ def decided(request: AccessRequest, grant: Grant) -> None:
         path=_path(grant),
         sentence=f"You have {duration(window)} on {request.profile.endpoint}",
         facts=[*facts, ("Decided by", request.decided_by)],
+        quote="\n".join(reasons),
+    )
+
+
+def raised(request: AccessRequest, grant: Grant) -> None:
+    """Tell the requester which budgets their grant has now."""
+    withdraw(about=request, kinds=WAITING)
+    reasons = request.reviews.exclude(reason="").values_list("reason", flat=True)
+    notify(
+        Kind.DECIDED,
+        to=[request.requester],
+        about=request,
+        path=_path(grant),
+        sentence=f"You have {and_list(budgets_in_words(grant.allowed))} in all on "
+        f"{request.profile.endpoint}",
+        facts=[("Until", _when(grant.ends_at)), ("Decided by", request.decided_by)],
         quote="\n".join(reasons),
     )
 

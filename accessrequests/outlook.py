@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from accessrequests.actions import Preview, preview_request
+from accessrequests.dossier import differences
 from accessrequests.facts import effective_for, facts_about, sources_for
 from accessrequests.policy.effective import Effective
 from accessrequests.routing import RoutedStep, in_words
@@ -12,6 +13,7 @@ from accounts.models import Group, User
 from audit import clock
 from audit.templatetags.keyturn import and_list, duration, or_list
 from broker.errors import InvalidInput
+from endpoints import wording
 from endpoints.models import AccessProfile
 
 NAMES = 5
@@ -46,7 +48,7 @@ def steps_in_words(asked: Preview) -> list[StepWords]:
         notes = [f"Step {place} of {needed}: {routed.step.name}"] if needed > 1 else []
         words = _step(routed, asked.profile, notes)
         if place == needed:
-            ends = " or when your access ends" if asked.extends is not None else ""
+            ends = " or when your access ends" if asked.extends or asked.raises else ""
             words.notes.append(
                 f"Undecided, it expires after {duration(asked.pending_timeout)}{ends}"
             )
@@ -79,11 +81,18 @@ def _step(routed: RoutedStep, profile: AccessProfile, notes: list[str]) -> StepW
     return StepWords(title, notes)
 
 
+def seen(asked: Preview) -> list[str]:
+    """What a reviewer would read first: how this differs from the default, or from what is had."""
+    if asked.raises is not None:
+        return wording.raised(asked.scope, asked.raises.allowed)
+    return differences(asked.profile, asked.duration, asked.scope, asked.effective.default_duration)
+
+
 def cost(by: User, asked: Preview, *, ticket: str, justification: str) -> str:
     """What was chosen beyond the default costs in decisions; empty where that's nothing."""
     profile, holds = asked.profile, asked.effective
     as_default = asked.duration <= holds.default_duration and asked.scope == profile.default_scope
-    if as_default or asked.automatic or asked.break_glass or asked.extends is not None:
+    if as_default or asked.automatic or asked.break_glass or asked.extends or asked.raises:
         return ""
     try:
         usual = preview_request(

@@ -101,6 +101,7 @@ def replay(document: PolicyDocument) -> Replay:
             justification=row.justification,
             starts_at=row.starts_at,
             extension=row.extends_id is not None,
+            raises=row.raises_id is not None,
             break_glass=row.break_glass,
             groups=row.requester.member_of.all(),
         )

@@ -54,7 +54,12 @@ REQUEST_MOVES = (
         "the policy has the approvals that it asks for, decides by itself, or lets break-glass in",
     ),
     Move("pending", "denied", ("reviewer",), "one reviewer denies it"),
-    Move("pending", "cancelled", ("requester",), "the requester takes it back"),
+    Move(
+        "pending",
+        "cancelled",
+        ("requester", "keyturn"),
+        "the requester takes it back, or the grant whose budget it would raise has ended",
+    ),
     Move("pending", "expired", ("keyturn",), "nobody decided within the pending time-out"),
 )
 

@@ -55,6 +55,7 @@ class Event(TextChoices):
     REQUEST_EXPIRED = "access_request:expired", "let the request expire undecided"
     GRANT_SCHEDULED = "grant:scheduled", "scheduled the grant"
     GRANT_STARTED = "grant:started", "started the grant"
+    GRANT_RAISED = "grant:raised", "raised the budget of the grant"
     GRANT_ENDED = "grant:ended", "ended the grant"
     CREDENTIAL_ISSUING = "credential:issuing", "began to mint a credential"
     CREDENTIAL_ISSUED = "credential:issued", "checked a credential out"

@@ -27,6 +27,7 @@ LOOKS: dict[str, tuple[str, str]] = {
     Event.REQUEST_CANCELLED: ("corner-up-left", ""),
     Event.REQUEST_EXPIRED: ("hourglass", ""),
     Event.GRANT_STARTED: ("clock-hour-3", "good"),
+    Event.GRANT_RAISED: ("plus", "good"),
     Event.GRANT_ENDED: ("player-stop", ""),
     Event.CREDENTIAL_ISSUING: ("circle-dashed", ""),
     Event.CREDENTIAL_ISSUED: ("key", "good"),
@@ -95,6 +96,8 @@ def sentence(row: AuditEvent) -> str:
             return f"Nobody decided in time, so the request expired: {row.subject}"
         case Event.GRANT_STARTED:
             return f"Access began: {row.subject}, until {_time(data.get('ends_at'))}"
+        case Event.GRANT_RAISED:
+            return f"Larger budget, {data.get('to')}: {row.subject}"
         case Event.GRANT_ENDED:
             reason = str(data.get("reason", ""))
             if reason == "given_back":
@@ -185,6 +188,8 @@ def short(row: AuditEvent) -> str:
             return "Nobody decided in time"
         case Event.GRANT_STARTED:
             return "Access began"
+        case Event.GRANT_RAISED:
+            return f"It has {data.get('to')} in all now"
         case Event.GRANT_ENDED:
             reason = str(data.get("reason", ""))
             if reason == "given_back":

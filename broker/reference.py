@@ -56,6 +56,7 @@ _SAMPLES = {
 # What most bodies leave out; with all of it at once an example would be refused.
 _LEFT_OUT = {
     "extends",
+    "raises",
     "break_glass",
     "scope",
     "starts_at",

@@ -69,6 +69,12 @@ urlpatterns = [
         accessrequests.grant_extend_preview,
         name="grant-extend-preview",
     ),
+    path("grants/<uuid:pk>/raise/", accessrequests.grant_raise, name="grant-raise"),
+    path(
+        "grants/<uuid:pk>/raise/preview/",
+        accessrequests.grant_raise_preview,
+        name="grant-raise-preview",
+    ),
     path("grants/<uuid:pk>/usage/", gateway.grant_usage, name="grant-usage"),
     path("live/", gateway.live, name="live"),
     path("live/end/", gateway.live_end, name="live-end"),

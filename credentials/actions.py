@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import OuterRef, Q, QuerySet, Subquery
 
-from accessrequests.actions import chase, check_authority, check_not_stopped, close_grant
+from accessrequests.actions import chase, check_grant_authority, check_not_stopped, close_grant
 from accessrequests.actions.granting import followers
 from accessrequests.models import Grant
 from accessrequests.permissions import check_end, check_hold
@@ -101,7 +101,7 @@ def _begin(*, by: User, grant_id: uuid.UUID | str) -> Credential:
     moment = clock.now()
     if not grant.is_live(moment):
         raise NotLive(_why_not_live(grant, moment))
-    check_authority(grant.request)
+    check_grant_authority(grant)
     for old in grant.credentials.select_for_update().filter(
         state__in=[CredentialState.ISSUING, CredentialState.ACTIVE]
     ):

@@ -28,7 +28,9 @@ from endpoints.api import ScopeSerializer
 class GrantSerializer(serializers.ModelSerializer[Grant]):
     holder = serializers.EmailField(source="holder.email", read_only=True)
     endpoint = serializers.SlugField(source="request.profile.endpoint.slug", read_only=True)
-    scope = ScopeSerializer(read_only=True)
+    scope = ScopeSerializer(
+        source="held", read_only=True, help_text="with the budgets that it has by now"
+    )
     is_live = serializers.SerializerMethodField(
         help_text="whether it holds at this moment, by the clock"
     )
@@ -121,6 +123,7 @@ class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleView
             "request__profile__endpoint",
             "request__profile__reviewers",
         )
+        .prefetch_related("raises")
         .annotate(
             extended_by=Subquery(
                 # Where one ended before its time there may be another.

@@ -13,10 +13,12 @@ from django.db.models import (
     ExpressionWrapper,
     F,
     OuterRef,
+    Subquery,
     TextField,
 )
-from django.db.models.functions import Cast
+from django.db.models.functions import Cast, Coalesce
 
+from accessrequests.models import GrantRaise
 from audit.clock import ClockTimestamp
 from credentials.models import Credential
 from credentials.states import CredentialState
@@ -83,6 +85,7 @@ def holding(credentials: Iterable[uuid.UUID]) -> dict[uuid.UUID, Holds]:
     stopped = EmergencyStop.objects.against(
         OuterRef(endpoint), OuterRef("grant__request__decided_at")
     )
+    raised = GrantRaise.objects.filter(grant=OuterRef("grant")).order_by("-at").values("scope")[:1]
     rows = (
         Credential.objects.filter(
             ~Exists(stopped),
@@ -114,7 +117,7 @@ def holding(credentials: Iterable[uuid.UUID]) -> dict[uuid.UUID, Holds]:
             f"{endpoint}__risk",
             # As text: reading the JSON of each again each second would be work for nothing.
             Cast("grant__request__profile__aliases", TextField()),
-            Cast("grant__scope", TextField()),
+            Cast(Coalesce(Subquery(raised), "grant__scope"), TextField()),
         )
     )
     found = {}

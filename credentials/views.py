@@ -12,6 +12,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from accessrequests.actions.choosing import room
 from accessrequests.models import AccessRequest, Grant, Grants
 from accessrequests.permissions import can_end
 from accessrequests.routing import reviewers_of
@@ -39,7 +40,9 @@ def _with_parts(rows: Grants) -> Grants:
         "request__profile__endpoint__owner",
         "request__profile__reviewers",
         "request__extends",
-    ).prefetch_related(Prefetch("credentials", queryset=Credential.objects.order_by("-id")))
+    ).prefetch_related(
+        "raises", Prefetch("credentials", queryset=Credential.objects.order_by("-id"))
+    )
 
 
 def _live_credential(grant: Grant) -> Credential | None:
@@ -68,6 +71,12 @@ def _what_follows(grants: list[Grant], now: dt.datetime) -> dict[object, AccessR
 def _extendable(grant: Grant, after: AccessRequest | None, open_ids: set[object]) -> bool:
     """Whether its holder may ask for more time on it."""
     return after is None and not grant.request.break_glass and grant.request.profile_id in open_ids
+
+
+def _open_raise(grant: Grant, now: dt.datetime) -> AccessRequest | None:
+    """The request for larger budgets of it that waits."""
+    waiting = grant.raises_asked.filter(state=RequestState.PENDING, pending_until__gt=now)
+    return waiting.first()
 
 
 def _step_of(row: AccessRequest) -> dict[str, Any]:
@@ -139,7 +148,7 @@ def _ended(user: User, now: dt.datetime) -> list[dict[str, Any]]:
         )
     )
     rows = (
-        AccessRequest.objects.filter(requester=user, created_at__gt=now - ENDED_SHOWN)
+        AccessRequest.objects.filter(requester=user, raises=None, created_at__gt=now - ENDED_SHOWN)
         .select_related("profile__endpoint", "grant")
         .prefetch_related("grant__credentials")
     )
@@ -206,6 +215,12 @@ def _page(user: User, grant: Grant) -> dict[str, Any]:
         "after": after,
         "after_waits_for": reviewers_of([after])[after.pk] if after and _waits(after) else [],
         "can_extend": mine and not over and _extendable(grant, after, open_ids),
+        "raise": None if over else _open_raise(grant, now),
+        "can_raise": mine
+        and live
+        and not grant.request.break_glass
+        and grant.request.profile_id in open_ids
+        and bool(room(grant.allowed, grant.request.profile.ceiling)),
         "owed_by": reviewers_of([grant.request])[grant.request_id] if owed else [],
         "owed": owed,
         "judged": grant.request.reviews.select_related("reviewer").last()

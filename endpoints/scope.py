@@ -16,6 +16,7 @@ SERVER_SIDE = "server:"
 LISTS = ("models", "tools", "mcp_hosts", "operations")
 OPENING = ("models", "operations")  # without any of these nothing can be done
 COUNTS = ("max_output_tokens", "requests_per_minute", "concurrency", "token_budget")
+BUDGETS = ("token_budget", "cost_budget")  # in all, while the other limits are at a time
 LIMITS = (*COUNTS, "cost_budget")
 KNOWN = (*LISTS, *LIMITS)
 

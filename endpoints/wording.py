@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from decimal import Decimal
 
-from endpoints.scope import ANY_TOOL, LIMITS, LISTS, SERVER_SIDE, Scope
+from endpoints.scope import ANY_TOOL, BUDGETS, LIMITS, LISTS, SERVER_SIDE, Scope
 
 LABELS = {
     "models": "Models",
@@ -69,6 +69,20 @@ def in_words(scope: Scope) -> list[Part]:
         if (limit := getattr(scope, key)) is not None
     ]
     return found
+
+
+def budgets_in_words(scope: Scope) -> list[str]:
+    """The budgets of a scope: `200,000 tokens` and `$12.50`."""
+    return [
+        f"{amount(key, limit)}{'' if key == 'cost_budget' else ' tokens'}"
+        for key in BUDGETS
+        if (limit := getattr(scope, key)) is not None
+    ]
+
+
+def raised(scope: Scope, before: Scope) -> list[str]:
+    """The budgets that a raise makes larger, in words."""
+    return _limits(scope, before, "")
 
 
 def differences(asked: Scope, usual: Scope) -> list[str]:

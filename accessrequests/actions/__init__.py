@@ -9,7 +9,11 @@ from accessrequests.actions.asking import (
     file_together,
     preview_request,
 )
-from accessrequests.actions.authority import check_authority, check_not_stopped
+from accessrequests.actions.authority import (
+    check_authority,
+    check_grant_authority,
+    check_not_stopped,
+)
 from accessrequests.actions.chasing import chase, expire_requests
 from accessrequests.actions.granting import close_grant, on_denied_afterwards
 from accessrequests.actions.policies import check_policy, retire_policy, save_policy, stored
@@ -29,6 +33,7 @@ __all__ = [
     "cancel_request",
     "chase",
     "check_authority",
+    "check_grant_authority",
     "check_not_stopped",
     "check_policy",
     "close_grant",

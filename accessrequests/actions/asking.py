@@ -4,14 +4,15 @@ import contextlib
 import datetime as dt
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import transaction
 
 from accessrequests import notices
+from accessrequests.actions.choosing import chosen_scope, raised_scope
 from accessrequests.actions.deciding import decide
-from accessrequests.actions.granting import start_grant
+from accessrequests.actions.granting import fulfil
 from accessrequests.actions.pending import check_pending
 from accessrequests.facts import effective_for, facts_about
 from accessrequests.models import AccessRequest, Grant
@@ -36,8 +37,7 @@ from audit.record import record
 from audit.templatetags.keyturn import duration as duration_words
 from broker.errors import InvalidInput, NotFound, StepUpNeeded
 from endpoints.models import SHORTEST, AccessProfile, EmergencyStop
-from endpoints.scope import KNOWN, LISTS, Scope, named
-from endpoints.wording import limit_words
+from endpoints.scope import Scope
 
 JUSTIFICATION_LENGTH = 2000
 TICKET_LENGTH = 100
@@ -61,6 +61,7 @@ class Preview:
     automatic: bool
     break_glass: bool
     extends: Grant | None
+    raises: Grant | None
     effective: Effective
     ruling: Ruling
     steps: list[RoutedStep]
@@ -76,66 +77,6 @@ class Preview:
     def reviewers(self) -> list[User]:
         """Those who would be asked first."""
         return self.needed[0].people if self.needed else []
-
-
-def _scope(
-    models: list[str] | None,
-    scope: Mapping[str, Any] | None,
-    *,
-    ceiling: Scope,
-    usual: Scope,
-    of: str,
-) -> Scope:
-    """What is usual, but for what is named. Raises InvalidInput for what is beyond the ceiling;
-    `of` says whose it is."""
-    if not ceiling.opens_something:
-        raise InvalidInput(
-            {"models": "This profile gives none of what the grant holds any more: ask anew."}
-        )
-    chosen, where = chosen_parts(models, scope)
-    asked = replace(usual, **chosen)
-    if not asked.opens_something:
-        name = "models" if ceiling.models else "operations"
-        raise InvalidInput({where[name]: f"Choose at least one {name.removesuffix('s')}."})
-    errors = {}
-    for key, beyond in asked.beyond(ceiling).items():
-        most = getattr(ceiling, key)
-        if key in LISTS:
-            offered = f"It offers: {', '.join(sorted(most)) or 'none'}."
-            errors[where[key]] = f"Not in this {of}: {', '.join(beyond)}. {offered}"
-        else:
-            errors[where[key]] = f"This {of} gives at most {limit_words(key, most)}."
-    if errors:
-        raise InvalidInput(errors)
-    return asked
-
-
-def chosen_parts(
-    models: list[str] | None, scope: Mapping[str, Any] | None
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """The parts of a scope that are named, and by which field each is to be spoken of.
-
-    Raises InvalidInput for what can't be understood, and for models that are named twice.
-    """
-    errors: dict[str, str] = {}
-    where = {key: f"scope.{key}" for key in KNOWN}
-    chosen: dict[str, Any] = {}
-    if scope is not None:
-        try:
-            chosen = named(scope)
-        except InvalidInput as error:
-            errors |= error.errors
-    if models is not None:
-        where["models"] = "models"
-        if "models" in chosen:
-            errors["models"] = "Name them here or in the scope, not in both."
-        try:
-            chosen |= named({"models": models})
-        except InvalidInput as error:
-            errors["models"] = error.errors["scope.models"]
-    if errors:
-        raise InvalidInput(errors)
-    return chosen, where
 
 
 def _extended(by: User, profile: AccessProfile, pk: uuid.UUID | str, now: dt.datetime) -> Grant:
@@ -160,6 +101,30 @@ def _extended(by: User, profile: AccessProfile, pk: uuid.UUID | str, now: dt.dat
     return grant
 
 
+def _raised(by: User, profile: AccessProfile, pk: uuid.UUID | str, now: dt.datetime) -> Grant:
+    """The grant whose budgets are to be raised. Raises InvalidInput where they can't be."""
+    try:
+        grant = fetch(Grant.objects.filter(holder=by).select_related("request"), pk)
+    except NotFound:
+        raise InvalidInput({"raises": "You hold no such grant."}) from None
+    why = ""
+    if grant.request.profile_id != profile.pk:
+        why = f"It is a grant of another profile: {grant.request.profile}."
+    elif grant.ended_at is not None or grant.ends_at <= now:
+        why = "It has ended; ask anew."
+    elif grant.starts_at > now:
+        why = "It hasn’t begun yet."
+    elif grant.ends_at - now < SHORTEST:
+        why = "It ends within a minute; ask anew."
+    elif grant.request.break_glass:
+        why = "Break-glass access can't be given more: ask for access in the usual way."
+    elif grant.raises_asked.filter(state=RequestState.PENDING, pending_until__gt=now).exists():
+        why = "A larger budget for it waits for a decision already."
+    if why:
+        raise InvalidInput({"raises": why})
+    return grant
+
+
 def preview_request(
     *,
     by: User,
@@ -172,11 +137,13 @@ def preview_request(
     justification: str = "",
     break_glass: bool = False,
     extends: uuid.UUID | str | None = None,
+    raises: uuid.UUID | str | None = None,
 ) -> Preview:
     """What filing this request would lead to, without filing it.
 
     Duration and what `models` and `scope` don't name default to the policy's and the profile's, or
-    to the extended grant's.
+    to the extended grant's. `raises` asks for larger budgets of a grant that goes on as it is, and
+    for nothing else.
     Raises InvalidInput for a profile that this person may not ask for and for all that is beyond
     a limit; a ticket or justification that isn't there yet is only named as missing.
     """
@@ -196,6 +163,13 @@ def preview_request(
             errors["break_glass"] = "Break-glass access can't extend a grant."
         if starts_at is not None:
             errors["starts_at"] = "An extension begins when its grant ends: leave it out."
+    held: Grant | None = None
+    if raises is not None:
+        held = _raised(by, profile, raises, now)
+        if duration or starts_at or break_glass or extends:
+            raise InvalidInput({"raises": "It changes the budgets of a grant, and nothing else."})
+        # To the second: it's kept, and said.
+        duration = dt.timedelta(seconds=(held.ends_at - now) // dt.timedelta(seconds=1))
     holds = effective_for(profile)
     if duration is None:
         allowed = holds.break_glass if break_glass else None
@@ -206,9 +180,12 @@ def preview_request(
     ceiling = extended.allowed & profile.ceiling if extended else profile.ceiling
     usual = chosen = ceiling if extended else profile.default_scope
     try:
-        chosen = _scope(
-            models, scope, ceiling=ceiling, usual=usual, of="grant" if extended else "profile"
-        )
+        if held is not None:
+            chosen = raised_scope(held.allowed, models, scope, ceiling=profile.ceiling)
+        else:
+            chosen = chosen_scope(
+                models, scope, ceiling=ceiling, usual=usual, of="grant" if extended else "profile"
+            )
     except InvalidInput as error:
         errors |= error.errors
     facts = facts_about(
@@ -221,6 +198,7 @@ def preview_request(
         justification=justification,
         starts_at=None if extended else starts_at,
         extension=extends is not None,
+        raises=held is not None,
         break_glass=break_glass,
     )
     ruling = holds.decide(facts)
@@ -265,11 +243,12 @@ def preview_request(
         scope=chosen,
         duration=duration,
         starts_at=begins,
-        ends_at=begins + duration,
+        ends_at=held.ends_at if held else begins + duration,
         pending_timeout=holds.pending_timeout,
         automatic=ruling.automatic,
         break_glass=break_glass,
         extends=extended,
+        raises=held,
         effective=holds,
         ruling=ruling,
         steps=steps,
@@ -324,6 +303,7 @@ def file_request(
     ticket: str = "",
     break_glass: bool = False,
     extends: uuid.UUID | str | None = None,
+    raises: uuid.UUID | str | None = None,
     factor_at: dt.datetime | None = None,
     together: uuid.UUID | None = None,
 ) -> AccessRequest:
@@ -336,10 +316,10 @@ def file_request(
     errors: dict[str, str] = {}
     justification = _plain_text("justification", justification, JUSTIFICATION_LENGTH, errors)
     ticket = _plain_text("ticket", ticket, TICKET_LENGTH, errors)
-    if extends is not None:
-        # Two extensions at once must not both find none.
+    for pk in (each for each in (extends, raises) if each is not None):
+        # Two extensions or raises at once must not both find none.
         with contextlib.suppress(NotFound):
-            fetch(Grant.objects.filter(holder=by), extends, lock=True)
+            fetch(Grant.objects.filter(holder=by), pk, lock=True)
     try:
         asked = preview_request(
             by=by,
@@ -352,6 +332,7 @@ def file_request(
             justification=justification,
             break_glass=break_glass,
             extends=extends,
+            raises=raises,
         )
     except InvalidInput as error:
         if not justification:
@@ -376,8 +357,8 @@ def _file(
     profile, now = asked.profile, clock.now()
     pending_until = now + asked.pending_timeout
     decide_by = min([pending_until, *filter(None, [starts_at])])
-    if asked.extends is not None:
-        pending_until = decide_by = min(pending_until, asked.extends.ends_at)
+    for grant in filter(None, (asked.extends, asked.raises)):
+        pending_until = decide_by = min(pending_until, grant.ends_at)
     owed = asked.effective.break_glass
     if asked.break_glass and owed is not None:
         decide_by = now + owed.review_within
@@ -392,6 +373,7 @@ def _file(
         automatic=asked.automatic,
         break_glass=asked.break_glass,
         extends=asked.extends,
+        raises=asked.raises,
         together=together,
         policy=asked.effective.snapshot(asked.ruling) | {"ceiling": profile.scope},
         pending_until=pending_until,
@@ -411,6 +393,7 @@ def _file(
         policies=request.policy["policies"],
         waits_for=[person.email for person in asked.reviewers],
         **({"extends": str(asked.extends.pk)} if asked.extends else {}),
+        **({"raises": str(asked.raises.pk)} if asked.raises else {}),
     )
     if asked.automatic:
         decide(request, RequestState.APPROVED, by=None, how=_policy_names(request))
@@ -422,7 +405,7 @@ def _file(
             automatic=True,
             policies=request.policy["policies"],
         )
-        start_grant(request)
+        fulfil(request)
         return request
     first = next(at for at, routed in enumerate(asked.steps) if not routed.skipped)
     request.step, request.step_since = first, now
@@ -432,7 +415,7 @@ def _file(
         wait_at(request, first)
         decide(request, RequestState.APPROVED, by=None, how=f"break-glass by {by}")
         record(Event.BREAK_GLASS_TAKEN, by=by, about=request, related=concerned)
-        start_grant(request)
+        fulfil(request)
         notices.break_glass(request)
         return request
     wait_at(request, first)

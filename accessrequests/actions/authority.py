@@ -4,7 +4,7 @@ import datetime as dt
 
 from accessrequests.actions.granting import approved_terms
 from accessrequests.facts import effective_for, facts_of
-from accessrequests.models import AccessRequest, Review
+from accessrequests.models import AccessRequest, Grant, Review
 from accessrequests.policy.document import Reviewers
 from accessrequests.policy.effective import Effective, Ruling
 from accessrequests.policy.facts import Facts
@@ -32,6 +32,9 @@ def check_authority(request: AccessRequest) -> None:
         raise AuthorityLost(f"{profile} was retired.")
     if not profile.requesters.has(requester):
         raise AuthorityLost(f"{requester} is no longer in {profile.requesters}.")
+    grant = request.raises
+    if grant is not None and (grant.ended_at is not None or grant.ends_at <= clock.now()):
+        raise AuthorityLost("The grant whose budget it would raise has ended; ask anew.")
     scope, duration, _ = approved_terms(request)
     if scope.beyond(profile.ceiling) or duration > profile.max_duration:
         raise AuthorityLost(f"{profile} has been narrowed since; ask again within its limits.")
@@ -39,6 +42,15 @@ def check_authority(request: AccessRequest) -> None:
         check_consent(request)
     else:
         _unobjected(request)
+
+
+def check_grant_authority(grant: Grant) -> None:
+    """Raise AuthorityLost unless all that a grant rests on holds: its request, and the one that
+    gave it the budgets that it has by now."""
+    check_authority(grant.request)
+    latest = grant.raises.select_related("request").last()
+    if latest is not None:
+        check_authority(latest.request)
 
 
 def check_not_stopped(request: AccessRequest) -> None:

@@ -4,14 +4,17 @@ import datetime as dt
 from collections.abc import Callable
 
 from accessrequests import notices
-from accessrequests.models import AccessRequest, Grant, Review
-from accessrequests.states import EndReason, GrantState
+from accessrequests.actions.deciding import decide
+from accessrequests.models import AccessRequest, Grant, GrantRaise, Review
+from accessrequests.states import EndReason, GrantState, RequestState
 from accounts.models import User
 from audit import clock
 from audit.events import Event
 from audit.record import KEYTURN, record
+from audit.templatetags.keyturn import and_list
 from broker.errors import AuthorityLost
-from endpoints.scope import Scope
+from endpoints.scope import BUDGETS, Scope
+from endpoints.wording import budgets_in_words
 
 WARNING = dt.timedelta(minutes=10)
 
@@ -25,6 +28,35 @@ def approved_terms(request: AccessRequest) -> tuple[Scope, dt.timedelta, dt.date
         duration = min(duration, review.duration or duration)
         starts_at = max(filter(None, [starts_at, review.starts_at]), default=None)
     return scope, duration, starts_at
+
+
+def fulfil(request: AccessRequest) -> Grant:
+    """Give what was approved in this transaction, on its locked row: a grant, or larger budgets
+    of one. Raises AuthorityLost where what it builds on has ended meanwhile."""
+    return start_grant(request) if request.raises_id is None else raise_grant(request)
+
+
+def raise_grant(request: AccessRequest) -> Grant:
+    """Give a grant the larger budgets that this request was approved for; its credential goes on
+    working, and nothing else of it changes."""
+    grant = Grant.objects.select_for_update().get(raises_asked=request)
+    if grant.ended_at is not None or grant.ends_at <= clock.now():
+        raise AuthorityLost("The grant whose budget it would raise has ended; ask anew.")
+    scope, _, _ = approved_terms(request)
+    before = grant.allowed
+    if before.beyond(scope):
+        raise AuthorityLost("The grant has more by now than this would give it.")
+    row = GrantRaise.objects.create(grant=grant, request=request, scope=scope.as_json())
+    record(
+        Event.GRANT_RAISED,
+        by=None,
+        about=grant,
+        related=(request.profile.endpoint, request.profile, request.requester, request),
+        budgets={key: row.scope[key] for key in BUDGETS if key in row.scope},
+        to=and_list(budgets_in_words(scope)),
+    )
+    notices.raised(request, grant)
+    return grant
 
 
 def start_grant(request: AccessRequest) -> Grant:
@@ -88,7 +120,25 @@ def close_grant(grant: Grant, *, reason: EndReason, by: User | None) -> bool:
         reason=reason,
     )
     notices.grant_ended(grant, by)
+    _cancel_raises(grant)
     return True
+
+
+def _cancel_raises(grant: Grant) -> None:
+    """Nobody needs to decide what a grant that has ended could be given.
+
+    Who approves one at this moment holds its row and waits for the grant's: waiting for theirs
+    would be a deadlock. They are refused then, and the request expires with the grant's time.
+    """
+    waiting = (
+        AccessRequest.objects.select_for_update(skip_locked=True, of=("self",))
+        .select_related("profile__endpoint", "requester")
+        .filter(raises=grant, state=RequestState.PENDING)
+    )
+    for request in waiting:
+        decide(request, RequestState.CANCELLED, by=None)
+        record(Event.REQUEST_CANCELLED, by=None, about=request, related=(request.profile.endpoint,))
+        notices.cancelled(request)
 
 
 def followers(grant: Grant) -> list[Grant]:

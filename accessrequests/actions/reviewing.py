@@ -9,10 +9,11 @@ from typing import Any
 from django.db import transaction
 
 from accessrequests import notices
-from accessrequests.actions.asking import check_factor, chosen_parts
+from accessrequests.actions.asking import check_factor
 from accessrequests.actions.authority import check_authority, check_consent, next_step
+from accessrequests.actions.choosing import chosen_parts
 from accessrequests.actions.deciding import decide
-from accessrequests.actions.granting import approved_terms, end_denied, start_grant
+from accessrequests.actions.granting import approved_terms, end_denied, fulfil
 from accessrequests.actions.pending import check_pending
 from accessrequests.facts import effective_for
 from accessrequests.models import AccessRequest, Review
@@ -25,11 +26,12 @@ from accounts.models import User
 from audit import clock
 from audit.events import Event
 from audit.record import record
+from audit.templatetags.keyturn import and_list
 from audit.templatetags.keyturn import duration as duration_words
 from broker.errors import Conflict, InvalidInput, KeyturnError
 from endpoints.models import SHORTEST
 from endpoints.scope import LISTS, Scope
-from endpoints.wording import limit_words
+from endpoints.wording import budgets_in_words, limit_words
 
 REASON_LENGTH = 1000
 MOST_AT_ONCE = 100
@@ -147,10 +149,14 @@ def _less(
         chosen = _narrowed(asked, models, scope)
     except InvalidInput as error:
         errors |= error.errors
+    if request.raises is not None and not errors:
+        errors |= _less_of_a_raise(request.raises.allowed, chosen, duration, starts_at)
     if duration is not None and not SHORTEST <= duration <= longest:
         errors["duration"] = f"Must be from 1 minute to {duration_words(longest)}, as asked for."
     if starts_at is not None:
-        if request.extends_id is not None:
+        if request.raises_id is not None:
+            pass
+        elif request.extends_id is not None:
             errors["starts_at"] = "An extension begins when its grant ends."
         elif starts_at <= clock.now() or (start is not None and starts_at < start):
             errors["starts_at"] = "Must be later than now and than what was asked for."
@@ -163,6 +169,20 @@ def _less(
         duration if duration is not None and duration < longest else None,
         starts_at if starts_at is not None and starts_at != start else None,
     )
+
+
+def _less_of_a_raise(
+    held: Scope, chosen: Scope, duration: dt.timedelta | None, starts_at: dt.datetime | None
+) -> dict[str, str]:
+    """What is wrong with approving this of a raise: all but larger budgets stays as it is."""
+    errors = {}
+    for name, given in (("duration", duration), ("starts_at", starts_at)):
+        if given is not None:
+            errors[name] = "A larger budget leaves the grant's time as it is."
+    if held.beyond(chosen) or chosen == held:
+        has = and_list(budgets_in_words(held))
+        errors["scope"] = f"Leave more than the grant has ({has}), or deny."
+    return errors
 
 
 def _narrowed(asked: Scope, models: list[str] | None, scope: Mapping[str, Any] | None) -> Scope:
@@ -193,7 +213,7 @@ def _approved(request: AccessRequest, review: Review) -> None:
         check_consent(request)
         decide(request, RequestState.APPROVED, by=review.reviewer)
         _record(Event.REQUEST_APPROVED, review)
-        start_grant(request)
+        fulfil(request)
         return
     _record(Event.REQUEST_REVIEWED, review, step=request.policy["steps"][review.step]["name"])
     if lacking != request.step:

@@ -7,7 +7,7 @@ from rest_framework import serializers
 
 from accessrequests import actions
 from accessrequests.actions.asking import MOST_TOGETHER, TICKET_LENGTH
-from accessrequests.dossier import differences
+from accessrequests.outlook import seen
 from accounts.api import StrictSerializer
 from accounts.models import User
 from broker.errors import InvalidInput
@@ -53,6 +53,11 @@ class FileSerializer(AskSerializer):
     )
     extends = serializers.UUIDField(
         required=False, help_text="a grant of yours, which the new one follows without a gap"
+    )
+    raises = serializers.UUIDField(
+        required=False,
+        help_text="a grant of yours that is to have the larger token_budget or cost_budget, in "
+        "all, that the scope names; it goes on as it is",
     )
 
 
@@ -132,8 +137,8 @@ def previewed(by: User, profile: object, ask: dict[str, Any], now: dt.datetime) 
     except InvalidInput as error:
         return nothing | {"may": False, "errors": _faults(error.errors), "missing": [], "steps": []}
     pending_until = now + asked.pending_timeout
-    if asked.extends is not None:
-        pending_until = min(pending_until, asked.extends.ends_at)
+    for grant in filter(None, (asked.extends, asked.raises)):
+        pending_until = min(pending_until, grant.ends_at)
     at_once = asked.automatic or asked.break_glass
     return {
         "may": not asked.missing,
@@ -155,14 +160,7 @@ def previewed(by: User, profile: object, ask: dict[str, Any], now: dt.datetime) 
         "pending_until": None if at_once else pending_until,
         "max_duration": asked.effective.max_duration,
         "may_break_glass": asked.may_break_glass,
-        "reviewer_sees": {
-            "differences": differences(
-                asked.profile,
-                asked.duration,
-                asked.scope,
-                asked.effective.default_duration,
-            )
-        },
+        "reviewer_sees": {"differences": seen(asked)},
         "revocation": asked.profile.revocation,
         "needs_factor_within": asked.effective.requester_factor_age,
     }

@@ -75,6 +75,9 @@ class RequestSerializer(serializers.ModelSerializer[AccessRequest]):
     extends = serializers.PrimaryKeyRelatedField[Grant](
         read_only=True, allow_null=True, help_text="the grant that this one's would follow"
     )
+    raises = serializers.PrimaryKeyRelatedField[Grant](
+        read_only=True, allow_null=True, help_text="the grant whose budgets it asks to raise"
+    )
     together = serializers.UUIDField(
         read_only=True, allow_null=True, help_text="shared by all that were asked for at once"
     )
@@ -106,6 +109,7 @@ class RequestSerializer(serializers.ModelSerializer[AccessRequest]):
             "automatic",
             "break_glass",
             "extends",
+            "raises",
             "together",
             "created_at",
             "pending_until",
@@ -187,6 +191,7 @@ class RequestFilter(django_filters.FilterSet):
     automatic = django_filters.BooleanFilter()
     break_glass = django_filters.BooleanFilter()
     extends = django_filters.UUIDFilter()
+    raises = django_filters.UUIDFilter()
     together = django_filters.UUIDFilter()
 
 

@@ -2,7 +2,7 @@
 
 from accessrequests.models.absences import Absence
 from accessrequests.models.figures import Tally
-from accessrequests.models.grants import Grant, Grants
+from accessrequests.models.grants import Grant, GrantRaise, Grants
 from accessrequests.models.policies import Policy, PolicyBinding, PolicyVersion
 from accessrequests.models.requests import (
     AccessRequest,
@@ -19,6 +19,7 @@ __all__ = [
     "AccessRequests",
     "Comment",
     "Grant",
+    "GrantRaise",
     "Grants",
     "HandOver",
     "Policy",

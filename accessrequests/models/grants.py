@@ -1,10 +1,11 @@
 import datetime as dt
+from typing import Any
 
 import pgtrigger
 from django.db import models
 from django.db.models import Exists, F, OuterRef, Q
 
-from accessrequests.models.requests import AccessRequest, Route, reviewed_by
+from accessrequests.models.requests import BUDGETS, HELD, AccessRequest, Route, reviewed_by
 from accessrequests.models.reviews import Review
 from accessrequests.states import GRANT_MOVES, EndReason, GrantState, pairs
 from accounts.models import User
@@ -12,6 +13,18 @@ from audit.clock import ClockTimestamp
 from audit.ids import new_id
 from audit.keeping import refuse_truncate
 from endpoints.scope import Scope
+
+LACKING = """-- Steps that have fewer approvals than the request's own policy asks for.
+                    SELECT count(*) INTO lacking
+                        FROM jsonb_array_elements(asked.policy -> 'steps')
+                            WITH ORDINALITY AS step (needs, place)
+                        WHERE NOT (needs ->> 'skipped')::boolean
+                            AND (needs ->> 'approvals')::integer > (
+                                SELECT count(*) FROM accessrequests_review AS review
+                                WHERE review.request_id = asked.id
+                                    AND review.verdict = 'approve'
+                                    AND review.step = place - 1
+                                    AND review.reviewer_id <> asked.requester_id);"""
 
 
 class Grants(models.QuerySet["Grant"]):
@@ -89,21 +102,12 @@ class Grant(models.Model):
                     ("asked", "accessrequests_accessrequest%ROWTYPE"),
                     ("lacking", "integer"),
                 ],
-                func="""
+                func=f"""
                     SELECT * INTO asked FROM accessrequests_accessrequest
                         WHERE id = NEW.request_id;
-                    -- Steps that have fewer approvals than the request's own policy asks for.
-                    SELECT count(*) INTO lacking
-                        FROM jsonb_array_elements(asked.policy -> 'steps')
-                            WITH ORDINALITY AS step (needs, place)
-                        WHERE NOT (needs ->> 'skipped')::boolean
-                            AND (needs ->> 'approvals')::integer > (
-                                SELECT count(*) FROM accessrequests_review AS review
-                                WHERE review.request_id = asked.id
-                                    AND review.verdict = 'approve'
-                                    AND review.step = place - 1
-                                    AND review.reviewer_id <> asked.requester_id);
+                    {LACKING}
                     IF asked.state <> 'approved' OR asked.requester_id <> NEW.holder_id
+                        OR asked.raises_id IS NOT NULL
                         OR NOT scope_within(NEW.scope, asked.scope)
                         OR NOT scope_opens_something(NEW.scope)
                         OR NEW.ends_at - NEW.starts_at > asked.duration
@@ -124,7 +128,7 @@ class Grant(models.Model):
                             USING ERRCODE = 'check_violation';
                     END IF;
                     RETURN NEW;
-                """,
+                """,  # noqa: S608 -- constants
             ),
             pgtrigger.Protect(name="grant_kept", operation=pgtrigger.Delete),
             refuse_truncate("grant_not_truncated"),
@@ -134,10 +138,82 @@ class Grant(models.Model):
         return f"{self.holder} on {self.request.profile}"
 
     @property
+    def held(self) -> dict[str, Any]:
+        """What the grant holds by now, with the budgets of its latest raise."""
+        # All of them, so that prefetching spares the query.
+        scope: dict[str, Any] = max(self.raises.all(), key=lambda each: each.at, default=self).scope
+        return scope
+
+    @property
     def allowed(self) -> Scope:
-        """What the grant holds."""
-        return Scope.parse(self.scope)
+        """The same, read."""
+        return Scope.parse(self.held)
+
+    def held_before(self, moment: dt.datetime) -> Scope:
+        """What the grant held at this moment."""
+        before = [each for each in self.raises.all() if each.at < moment]
+        return Scope.parse(max(before, key=lambda each: each.at, default=self).scope)
 
     def is_live(self, moment: dt.datetime) -> bool:
         """Whether the grant holds at this moment, by the clock and not by any worker."""
         return self.ended_at is None and self.starts_at <= moment < self.ends_at
+
+
+class GrantRaise(models.Model):
+    """Larger budgets of a grant that goes on as it is: its whole scope from then on."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    grant = models.ForeignKey(Grant, on_delete=models.PROTECT, related_name="raises")
+    request = models.OneToOneField(AccessRequest, on_delete=models.PROTECT, related_name="raised")
+    scope = models.JSONField()
+    at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+
+    class Meta:
+        ordering = ("at",)
+        triggers = [
+            pgtrigger.Trigger(
+                name="raise_within_request",
+                when=pgtrigger.Before,
+                operation=pgtrigger.Insert,
+                declare=[
+                    ("asked", "accessrequests_accessrequest%ROWTYPE"),
+                    ("held", "accessrequests_grant%ROWTYPE"),
+                    ("lacking", "integer"),
+                ],
+                func=f"""
+                    SELECT * INTO asked FROM accessrequests_accessrequest
+                        WHERE id = NEW.request_id;
+                    SELECT * INTO held FROM accessrequests_grant
+                        WHERE id = NEW.grant_id FOR UPDATE;
+                    held.scope = {HELD};
+                    {LACKING}
+                    -- When it was made is what tells which raise is the latest.
+                    NEW.at = clock_timestamp();
+                    IF asked.state <> 'approved' OR asked.raises_id IS DISTINCT FROM held.id
+                        OR held.ended_at IS NOT NULL OR held.ends_at <= clock_timestamp()
+                        OR NEW.scope - {BUDGETS} <> held.scope - {BUDGETS}
+                        OR NOT scope_within(held.scope, NEW.scope)
+                        OR NOT scope_within(NEW.scope, asked.scope)
+                        OR NOT scope_within(NEW.scope, (
+                            SELECT scope FROM endpoints_accessprofile
+                            WHERE id = asked.profile_id))
+                        OR (NOT asked.automatic AND lacking IS DISTINCT FROM 0)
+                        OR EXISTS (
+                            SELECT 1 FROM accessrequests_review AS review
+                            WHERE review.request_id = asked.id AND (
+                                review.verdict = 'deny'
+                                OR NOT scope_within(NEW.scope,
+                                    COALESCE(review.scope, asked.scope))))
+                    THEN
+                        RAISE EXCEPTION 'raise % is beyond what was approved', NEW.id
+                            USING ERRCODE = 'check_violation';
+                    END IF;
+                    RETURN NEW;
+                """,  # noqa: S608 -- constants
+            ),
+            pgtrigger.Protect(name="raise_kept", operation=pgtrigger.Update | pgtrigger.Delete),
+            refuse_truncate("raise_not_truncated"),
+        ]
+
+    def __str__(self) -> str:
+        return f"more for {self.grant}"

@@ -9,8 +9,16 @@ from accounts.models import Group, Membership, User
 from audit.clock import ClockTimestamp
 from audit.ids import new_id
 from audit.keeping import refuse_truncate
+from audit.templatetags.keyturn import and_list, duration
 from endpoints.models import LONGEST, SHORTEST, AccessProfile
 from endpoints.scope import Scope
+from endpoints.wording import budgets_in_words
+
+# In SQL: the scope that the grant in `held` has by now, and the keys that a raise may change.
+HELD = """COALESCE((
+    SELECT scope FROM accessrequests_grantraise WHERE grant_id = held.id ORDER BY at DESC LIMIT 1
+), held.scope)"""
+BUDGETS = "ARRAY['token_budget', 'cost_budget']"
 
 
 def groups_of(user: User) -> models.QuerySet[Membership, Any]:
@@ -65,6 +73,13 @@ class AccessRequest(models.Model):
     break_glass = models.BooleanField(default=False, help_text="access first, review after")
     extends = models.ForeignKey(
         "Grant", on_delete=models.PROTECT, null=True, related_name="extensions"
+    )
+    raises = models.ForeignKey(
+        "Grant",
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="raises_asked",
+        help_text="asks for larger budgets of it, and for nothing else",
     )
     together = models.UUIDField(null=True, help_text="shared by all that were asked for at once")
     step = models.PositiveSmallIntegerField(default=0, help_text="of its policy, from 0")
@@ -124,6 +139,10 @@ class AccessRequest(models.Model):
                 name="request_one_way_of_consent",
             ),
             models.CheckConstraint(
+                condition=Q(raises=None) | Q(extends=None, break_glass=False, starts_at=None),
+                name="request_raises_and_nothing_else",
+            ),
+            models.CheckConstraint(
                 condition=Q(reviewed_at=None) | Q(break_glass=True),
                 name="request_review_afterwards_of_break_glass",
             ),
@@ -152,6 +171,7 @@ class AccessRequest(models.Model):
                     "automatic",
                     "break_glass",
                     "extends",
+                    "raises",
                     "together",
                     "decide_by",
                 ],
@@ -179,6 +199,38 @@ class AccessRequest(models.Model):
                     RETURN NEW;
                 """,
             ),
+            pgtrigger.Trigger(
+                name="request_raises_a_grant",
+                when=pgtrigger.Before,
+                operation=pgtrigger.Insert,
+                condition=pgtrigger.Condition("NEW.raises_id IS NOT NULL"),
+                declare=[("held", "accessrequests_grant%ROWTYPE")],
+                func=f"""
+                    SELECT * INTO held FROM accessrequests_grant
+                        WHERE id = NEW.raises_id FOR UPDATE;
+                    held.scope = {HELD};
+                    IF held.holder_id <> NEW.requester_id OR held.ended_at IS NOT NULL
+                        OR held.ends_at <= clock_timestamp()
+                        OR NEW.scope - {BUDGETS} <> held.scope - {BUDGETS}
+                        OR NOT scope_within(held.scope, NEW.scope)
+                        OR NEW.profile_id <> (
+                            SELECT profile_id FROM accessrequests_accessrequest
+                            WHERE id = held.request_id)
+                    THEN
+                        RAISE EXCEPTION 'request % raises no budget of a live grant', NEW.id
+                            USING ERRCODE = 'check_violation';
+                    END IF;
+                    -- Until what nobody decided in time is marked so, the clock decides.
+                    IF EXISTS (SELECT 1 FROM accessrequests_accessrequest
+                        WHERE raises_id = held.id AND state = 'pending'
+                            AND pending_until > clock_timestamp())
+                    THEN
+                        RAISE EXCEPTION 'a raise of grant % waits already', held.id
+                            USING ERRCODE = 'unique_violation';
+                    END IF;
+                    RETURN NEW;
+                """,  # noqa: S608 -- constants
+            ),
             pgtrigger.Protect(name="request_kept", operation=pgtrigger.Delete),
             refuse_truncate("request_not_truncated"),
         ]
@@ -190,6 +242,13 @@ class AccessRequest(models.Model):
     def asked(self) -> Scope:
         """The scope that was asked for."""
         return Scope.parse(self.scope)
+
+    @property
+    def wanted(self) -> str:
+        """What is asked for in a few words: how long, or how large a budget."""
+        if self.raises_id is not None:
+            return f"a budget of {and_list(budgets_in_words(self.asked))}"
+        return f"{duration(self.duration)}{' more' if self.extends_id is not None else ''}"
 
 
 class Routes(models.QuerySet["Route"]):

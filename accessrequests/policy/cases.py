@@ -78,6 +78,7 @@ class _Request(Part):
     justification: str = "To find out what went wrong for a customer."
     starts_in: Duration | None = None
     extension: Flag = False
+    raises: Flag = False
 
 
 def _step(value: object) -> object:
@@ -245,6 +246,7 @@ def _facts(case: Case, slug: str, profile: str, endpoint: _Endpoint, holds: Effe
         justification=request.justification,
         starts_at=case.now + request.starts_in if request.starts_in else None,
         extension=request.extension,
+        raises=request.raises,
         break_glass=break_glass,
         endpoint=slug,
         kind=endpoint.kind,

@@ -68,6 +68,9 @@ VARIABLES: dict[str, dict[str, Variable] | Variable] = {
         "starts_at": Variable("timestamp", "when it is to start; now, unless scheduled"),
         "scheduled": Variable("bool", "whether the requester chose a start"),
         "extension": Variable("bool", "whether it prolongs a grant"),
+        "raises": Variable(
+            "bool", "whether it asks for larger budgets of a grant, and no more time"
+        ),
         "break_glass": Variable("bool", "whether the access is wanted before a review"),
     },
     "endpoint": {
@@ -496,6 +499,7 @@ def _sample(number: int, *, now: dt.datetime) -> dict[str, Any]:
             "starts_at": now + dt.timedelta(days=number),
             "scheduled": number > 0,
             "extension": number == 2,
+            "raises": number == 1,
             "break_glass": number == 3,
         },
         "endpoint": {

@@ -55,6 +55,7 @@ class Facts:
     concurrency: int | None = None
     token_budget: int | None = None
     cost_budget: Decimal | None = None
+    raises: bool = False
 
     def for_cel(self) -> dict[str, Any]:
         """The variables of an expression: see `cel.VARIABLES`."""
@@ -82,6 +83,7 @@ class Facts:
                 "starts_at": _utc(self.starts_at or self.now),
                 "scheduled": self.starts_at is not None,
                 "extension": self.extension,
+                "raises": self.raises,
                 "break_glass": self.break_glass,
             },
             "endpoint": {

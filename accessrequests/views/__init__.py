@@ -11,6 +11,8 @@ from accessrequests.views.approvals import (
 from accessrequests.views.asking import (
     grant_extend,
     grant_extend_preview,
+    grant_raise,
+    grant_raise_preview,
     request_again,
     request_cancel,
     request_new,
@@ -45,6 +47,8 @@ __all__ = [
     "endpoint",
     "grant_extend",
     "grant_extend_preview",
+    "grant_raise",
+    "grant_raise_preview",
     "policies",
     "policy",
     "policy_check",

@@ -14,11 +14,11 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accessrequests import actions
-from accessrequests.dossier import differences
+from accessrequests.actions.choosing import room
 from accessrequests.facts import effective_for
 from accessrequests.forms import OTHER, RequestForm, minutes
 from accessrequests.models import AccessRequest, Grant
-from accessrequests.outlook import cost, steps_in_words, told_at_once
+from accessrequests.outlook import cost, seen, steps_in_words, told_at_once
 from accessrequests.policy.effective import Effective
 from accounts.door import fetch
 from accounts.factors import proved_at
@@ -49,16 +49,23 @@ class Desk:
     extends: Grant | None
     may_break_glass: bool
     break_glass: bool
+    raises: Grant | None = None
 
     @cached_property
     def widest(self) -> Scope:
         """What may be chosen from."""
         ceiling = self.profile.ceiling
+        if self.raises is not None:
+            return Scope(**room(self.raises.allowed, ceiling))
         return self.extends.allowed & ceiling if self.extends else ceiling
 
     @cached_property
     def usual(self) -> Scope:
-        """What the form starts with."""
+        """What the form starts with; to raise a budget, twice as much or the most."""
+        if self.raises is not None:
+            held = self.raises.allowed
+            doubled = {key: 2 * getattr(held, key) for key in room(held, self.profile.ceiling)}
+            return Scope(**doubled) & self.widest
         return self.widest if self.extends else self.profile.default_scope
 
     @property
@@ -67,6 +74,7 @@ class Desk:
         return {
             "break_glass": self.break_glass,
             "extends": self.extends.pk if self.extends else None,
+            "raises": self.raises.pk if self.raises else None,
         }
 
     def form(self, *args: Any, **kwargs: Any) -> RequestForm:
@@ -78,6 +86,7 @@ class Desk:
             usual=self.usual,
             break_glass=self.break_glass,
             extension=self.extends is not None,
+            raises=self.raises is not None,
             **kwargs,
         )
 
@@ -91,6 +100,9 @@ class Desk:
     ) -> dict[str, Any]:
         """What the form starts with: the defaults, or this as far as it's within the limits."""
         form = self.form()
+        if self.raises is not None:
+            given = {"ticket": ticket, "justification": justification}
+            return self._parts(form, scope or {}) | given
         length = min(length or form.usual, form.longest)
         number = str(minutes(length))
         is_shown = number in dict(form.fields["duration"].choices)  # type: ignore[attr-defined]
@@ -118,22 +130,28 @@ class Desk:
         return {key: part for key, part in found.items() if key in form.parts}
 
 
-def _desk(request: HttpRequest, profile: AccessProfile, extends: Grant | None = None) -> Desk:
+def _desk(
+    request: HttpRequest,
+    profile: AccessProfile,
+    extends: Grant | None = None,
+    raises: Grant | None = None,
+) -> Desk:
     user = person(request)
     holds = effective_for(profile)
     groups = Group.objects.filter(memberships__user=user).values_list("slug", flat=True)
-    may = extends is None and holds.may_break_glass(groups)
+    new = extends is None and raises is None
+    may = new and holds.may_break_glass(groups)
     filing = request.method == "POST" and "change" not in request.POST
     way = request.POST.get("change", request.POST.get("way", request.GET.get("way", "")))
     # Whoever files what they may not is told so; whoever only looks is shown the usual way.
-    break_glass = way == BREAK_GLASS and extends is None and (may or filing)
-    return Desk(user, profile, holds, extends, may, break_glass)
+    break_glass = way == BREAK_GLASS and new and (may or filing)
+    return Desk(user, profile, holds, extends, may, break_glass, raises)
 
 
 def _initial(request: HttpRequest, desk: Desk) -> dict[str, Any]:
     """The defaults, or what an earlier request of the reader's asked for."""
-    if desk.extends is not None:
-        return desk.initial(ticket=desk.extends.request.ticket)
+    if grant := desk.extends or desk.raises:
+        return desk.initial(ticket=grant.request.ticket)
     if again := request.GET.get("again"):
         mine = AccessRequest.objects.filter(requester=desk.user, profile=desk.profile)
         earlier = fetch(mine, again)
@@ -161,7 +179,9 @@ def _kept(request: HttpRequest, desk: Desk) -> dict[str, Any]:
 
 def _lasts(user: User, profile: AccessProfile) -> list[AccessRequest]:
     """The reader's last few asks for this profile that differ from each other."""
-    rows = AccessRequest.objects.filter(requester=user, profile=profile, extends=None)[:30]
+    rows = AccessRequest.objects.filter(requester=user, profile=profile, extends=None, raises=None)[
+        :30
+    ]
     found: dict[object, AccessRequest] = {}
     for row in rows:
         key = (row.duration, row.asked, row.ticket, row.justification)
@@ -199,11 +219,7 @@ def _preview(request: HttpRequest, desk: Desk, form: RequestForm) -> dict[str, A
                 "steps": steps_in_words(asked),
                 "told": told_at_once(asked) if asked.break_glass else [],
                 # Nobody decides by it where it's decided without them.
-                "difference": []
-                if asked.automatic or asked.break_glass
-                else differences(
-                    desk.profile, asked.duration, asked.scope, desk.holds.default_duration
-                ),
+                "difference": [] if asked.automatic or asked.break_glass else seen(asked),
                 "cost": cost(
                     desk.user, asked, ticket=ask["ticket"], justification=ask["justification"]
                 ),
@@ -224,19 +240,27 @@ def add_errors(form: RequestForm, errors: dict[str, str]) -> None:
 
 
 def _context(desk: Desk) -> dict[str, Any]:
-    profile, grant = desk.profile, desk.extends
-    url, pk = ("grant-extend", grant.pk) if grant else ("request-new", profile.pk)
+    profile = desk.profile
+    url, pk = "request-new", profile.pk
+    if desk.extends is not None:
+        url, pk = "grant-extend", desk.extends.pk
+    elif desk.raises is not None:
+        url, pk = "grant-raise", desk.raises.pk
     return {
         "desk": desk,
         "profile": profile,
         "endpoint": profile.endpoint,
-        "extends": grant,
+        "extends": desk.extends,
+        "raises": desk.raises,
         "ask_url": reverse(url, args=[pk]),
         "preview_url": reverse(f"{url.removesuffix('-new')}-preview", args=[pk]),
     }
 
 
 def _filed(request: HttpRequest, filed: AccessRequest) -> HttpResponseBase:
+    if filed.automatic and filed.raises is not None:
+        messages.success(request, "Decided automatically: you have the larger budget now.")
+        return redirect("grant", pk=filed.raises.pk)
     if filed.break_glass:
         said = "You have access now. Everybody who would have reviewed it is being told."
     elif not filed.automatic:
@@ -280,7 +304,7 @@ def _ask(request: HttpRequest, desk: Desk) -> HttpResponseBase:
         trial.is_valid()
         preview = _preview(request, desk, trial)
     context = _context(desk) | {"form": form} | preview
-    if request.method != "POST" and desk.extends is None:
+    if request.method != "POST" and not desk.extends and not desk.raises:
         context["lasts"] = _lasts(desk.user, desk.profile)
     return render(request, "accessrequests/new.html", context, status=status)
 
@@ -335,11 +359,27 @@ def grant_extend_preview(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 
 
 @never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def grant_raise(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
+    """Ask for a larger budget of a grant that runs, which goes on as it is."""
+    grant = _held(request, pk)
+    return _ask(request, _desk(request, grant.request.profile, raises=grant))
+
+
+@never_cache
+@require_POST
+def grant_raise_preview(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """What asking for a larger budget would lead to. Writes nothing."""
+    grant = _held(request, pk)
+    return _part(request, _desk(request, grant.request.profile, raises=grant))
+
+
+@never_cache
 @require_POST
 def request_again(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
     """File the same ask once more. Where it no longer fits its profile, the form says why."""
     user = person(request)
-    earlier = fetch(_rows().filter(requester=user), pk)
+    earlier = fetch(_rows().filter(requester=user, raises=None), pk)
     try:
         filed = actions.file_request(
             by=user,

@@ -25,7 +25,9 @@ from accounts.factors import proved_at
 from accounts.models import User
 from accounts.session import person
 from audit.refusals import record_refusal
+from audit.templatetags.keyturn import and_list
 from broker.errors import Conflict, InvalidInput
+from endpoints.wording import budgets_in_words
 
 
 @never_cache
@@ -124,6 +126,8 @@ def decided_words(review: Review) -> str:
         step = row.policy["steps"][row.step]
         named = in_words(Reviewers.model_validate(step["reviewers"]), row.profile)
         return f"{said} It still waits for “{step['name']}”, by {named}."
+    if row.raises is not None:
+        return f"{said} {who} has {and_list(budgets_in_words(row.raises.allowed))} in all now."
     grant = row.grant
     ends = timezone.localtime(grant.ends_at)
     if grant.state == GrantState.SCHEDULED:

@@ -35,6 +35,7 @@ def visible(user: User) -> QuerySet[AccessRequest]:
         "profile__reviewers",
         "profile__requesters",
         "extends",
+        "raises",
         "grant",
     )
 

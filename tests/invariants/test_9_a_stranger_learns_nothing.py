@@ -74,6 +74,9 @@ ROUTES = {
     ("grant-extend", GET): "grant",
     ("grant-extend", POST): "grant",
     ("grant-extend-preview", POST): "grant",
+    ("grant-raise", GET): "grant",
+    ("grant-raise", POST): "grant",
+    ("grant-raise-preview", POST): "grant",
     ("grant-usage", GET): "grant",
     ("price-set", POST): "slug",
     ("upstreams", GET): "owned_slug",
@@ -101,6 +104,7 @@ BODIES = {
     "request-comment": {"text": "What for?", "kind": "question"},
     "request-hand-over": {"to": "me@example.com"},
     "request-new": {"justification": "Let me in.", "duration": "60"},
+    "grant-raise": {"justification": "Let me spend.", "token_budget": "1000"},
     "grant-extend": {"justification": "Let me stay.", "duration": "60"},
 }
 
