@@ -7,12 +7,12 @@ shows; nothing is metered, and no stream that was let through is cut.
 
 import re
 import time
-from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from django.conf import settings
 
 from credentials.live import Live
+from gateway import plain
 from gateway.dialects import OPENAI, Refused, route
 from gateway.dialects.base import Body
 from gateway.registry import Entry, Registry
@@ -106,7 +106,7 @@ async def _admitted(registry: Registry, scope: Scope) -> Entry:
 def may_call(live: Live, method: str, path: bytes, headers: Headers) -> bool:
     """Whether a plain path may be called: by an operation of the grant, which is a path's prefix
     by whole segments, or as a call of a dialect that the endpoint speaks."""
-    if "http" in live.dialects and _holds(live.scope.operations, method, path.decode()):
+    if "http" in live.dialects and plain.holds(live.scope.operations, method, path.decode()):
         return True
     known = route(path, headers) if live.scope.models else None
     return (
@@ -116,17 +116,6 @@ def may_call(live: Live, method: str, path: bytes, headers: Headers) -> bool:
         # Unlike the gateway, which tells of a model itself, a proxy sends this on.
         and (known.one is None or known.one in live.scope.models)
     )
-
-
-def _holds(operations: Iterable[str], method: str, path: str) -> bool:
-    if method == "HEAD":
-        method = "GET"
-    for operation in operations:
-        held, _, prefix = operation.partition(" ")
-        below = prefix if prefix.endswith("/") else f"{prefix}/"
-        if held in {method, "*"} and (path == prefix or path.startswith(below)):
-            return True
-    return False
 
 
 def _only(scope: Scope, name: bytes) -> bytes:

@@ -12,6 +12,7 @@ from gateway.metrics import Metrics, Traces, is_traced, traces
 from gateway.recording import Recorder
 from gateway.registry import Registry
 from gateway.upstreams import Upstreams
+from gateway.websocket import Socket
 from gateway.wire import Receive, Scope, Send, answer
 
 
@@ -31,11 +32,9 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-        elif scope["path"] == "/healthz":
+        elif scope["path"] == "/healthz" and scope["type"] == "http":
             await answer(send, 200, {"status": "ok"}, [])
-        elif scope["path"] == "/readyz":
+        elif scope["path"] == "/readyz" and scope["type"] == "http":
             faults = [*self.registry.faults, *self.books.faults]
             status = {"status": "unready", "faults": faults} if faults else {"status": "ready"}
             await answer(send, 503 if faults else 200, status, [])
@@ -45,7 +44,8 @@ class Gateway:
         else:
             self.books.open_calls += 1
             try:
-                await Call(self, scope, receive, send).serve()
+                kind = Socket if scope["type"] == "websocket" else Call
+                await kind(self, scope, receive, send).serve()
             finally:
                 self.books.open_calls -= 1
 

@@ -17,6 +17,7 @@ import aiohttp
 import orjson
 from django.conf import settings
 
+from gateway import plain, session
 from gateway.dialects import (
     ENDPOINT,
     OPENAI,
@@ -29,10 +30,11 @@ from gateway.dialects import (
     route,
 )
 from gateway.dialects.anthropic import betas
-from gateway.dialects.base import cost_of
+from gateway.dialects.base import Body, cost_of
 from gateway.meter import Reservation
 from gateway.recording import HUNG_UP, Record
 from gateway.registry import POLL, Entry, ended
+from gateway.session import Session
 from gateway.upstreams import BrokeOff
 from gateway.wire import (
     Headers,
@@ -56,7 +58,7 @@ logger = logging.getLogger(__name__)
 PASSED_BACK = ("content-type", "retry-after", "retry-after-ms", "x-should-retry")
 MOST_ANSWER = 100_000_000  # bytes of an answer that is read as a whole
 QUICK = 0.25  # seconds; a client that hangs up sooner than this is noticed this late
-ASKABLE = {"model_not_granted", "tool_not_granted", "mcp_host_not_granted"}
+ASKABLE = {"operation_not_granted", "model_not_granted", "tool_not_granted", "mcp_host_not_granted"}
 
 _VERSION = re.compile(rb"[0-9A-Za-z.-]{1,20}")
 
@@ -78,13 +80,15 @@ class Call:
             f"req_{pk.hex}",
             now,
             time.perf_counter(),
-            scope["method"],
+            scope.get("method", "WEBSOCKET"),
             "",
             OPENAI.name,
             client[0] if client else "",
         )
         self.dialect: Dialect = OPENAI
         self.entry: Entry | None = None
+        self.session: Session | None = None
+        self.headers: Headers = {}
         self.plan: Plan | None = None
         self.price = (0.0, 0.0)
         self.reservation: Reservation | None = None
@@ -114,21 +118,32 @@ class Call:
             self._finish()
 
     async def _serve(self) -> None:
-        endpoint, rest, self.record.path = _split(self.scope.get("raw_path") or b"")
-        headers = headers_of(self.scope)
+        endpoint, rest, self.record.path = split(self.scope.get("raw_path") or b"")
+        headers = self.headers = headers_of(self.scope)
         if b"traceparent" in headers:
             self.record.parent = headers[b"traceparent"].decode("latin-1")
         target = route(rest, headers)
+        self.dialect = plain.HTTP if target is None else target.dialect
+        self.record.dialect = self.dialect.name
+        # Before anybody is let in, so that whatever is recorded fits its column.
+        if self.record.method not in plain.METHODS:
+            raise Refused(405, "method_not_allowed", "This method isn't known here.")
         if target is None:
-            raise Refused(404, "not_found", "The gateway has nothing at this path.")
-        self.dialect = target.dialect
-        self.record.dialect = target.dialect.name
-        if self.scope["method"] != target.method:
-            raise Refused(405, "method_not_allowed", f"Use {target.method} here.")
+            plain.check(rest, self.scope["query_string"])
+            if rest.startswith(session.OWN):
+                await session.serve(self, endpoint, rest, headers)
+                return
         entry = await self.enter(headers, endpoint)
         live = entry.live
+        if target is None or (
+            self.dialect.name not in live.dialects and plain.HTTP.name in live.dialects
+        ):
+            await plain.serve(self, entry, rest, headers)
+            return
         if self.dialect.name not in live.dialects:
             raise Refused(404, "not_found", f"This endpoint doesn't speak {self.dialect.name}.")
+        if self.record.method != target.method:
+            raise Refused(405, "method_not_allowed", f"Use {target.method} here.")
         if target.operation is None:
             names = live.scope.models | {
                 a for a, m in live.aliases.items() if m in live.scope.models
@@ -137,9 +152,8 @@ class Call:
                 raise Refused(404, "model_not_found", "This grant holds no model of this name.")
             found = self.dialect.models(names if target.one is None else frozenset({target.one}))
             self.record.status = 200
-            await answer(
-                self.send, 200, found if target.one is None else found["data"][0], self._own()
-            )
+            own = self.own_headers()
+            await answer(self.send, 200, found if target.one is None else found["data"][0], own)
             return
         raw = await read_body(headers, self.receive)
         self.record.request_bytes = len(raw)
@@ -147,8 +161,8 @@ class Call:
         self.record.model, self.record.streamed = plan.model, plan.streams
         self.record.tools_declared = plan.tools
         key = await self.gateway.registry.upstream_key(live)
-        await self._reserve(entry, plan)
-        self._watch_client()
+        await self.reserve(entry, plan)
+        self.watch_client()
         await self._forward(entry, target.operation, plan, self._sent(entry, headers, key))
 
     async def enter(self, headers: Headers, endpoint: str) -> Entry:
@@ -157,7 +171,13 @@ class Call:
             raise Refused(
                 503, "cannot_record", "Calls can't be recorded at the moment.", retry=True
             )
-        entry = await self.gateway.registry.admit(secret_of(self.scope, headers), endpoint)
+        registry = self.gateway.registry
+        self.session = session.read(self.scope, headers)
+        if self.session is None:
+            entry = await registry.admit(secret_of(self.scope, headers), endpoint)
+        else:
+            session.check(self.session, self.scope, headers, endpoint)
+            entry = await registry.by_credential(self.session.credential, endpoint)
         self.take_place(entry)
         return entry
 
@@ -172,9 +192,11 @@ class Call:
         if entry.ended:
             raise ended(entry)  # between the look and the entry in its list of calls
 
-    async def _reserve(self, entry: Entry, plan: Plan) -> None:
+    async def reserve(self, entry: Entry, plan: Plan) -> None:
+        """Take what this call may need of its grant's limits. Raises Refused."""
         books = self.gateway.books
-        self.price = books.price_now(entry.live, plan) or await books.price(entry.live, plan)
+        if plan.model:
+            self.price = books.price_now(entry.live, plan) or await books.price(entry.live, plan)
         if entry.limits is None:
             return
         allowance = books.allowance(entry.live.grant, entry.limits)
@@ -262,7 +284,7 @@ class Call:
                 "headers": [
                     (b"content-length", b"%d" % len(data)),
                     *_passed_back(upstream),
-                    *self._own(),
+                    *self.own_headers(),
                 ],
             }
         )
@@ -280,7 +302,7 @@ class Call:
             {
                 "type": "http.response.start",
                 "status": upstream.status,
-                "headers": [*_passed_back(upstream), *self._own()],
+                "headers": [*_passed_back(upstream), *self.own_headers()],
             }
         )
         most = None if self.reservation is None else self.reservation.output
@@ -293,25 +315,28 @@ class Call:
                     "The upstream went on beyond what was reserved of this grant's budget.",
                 )
             if passed:
-                await self._pass_on(passed)
+                await self.pass_on(passed)
         if passed := follower.finish():
-            await self._pass_on(passed)
+            await self.pass_on(passed)
         await self.send({"type": "http.response.body", "body": b""})
 
-    async def _pass_on(self, passed: bytes) -> None:
+    async def pass_on(self, passed: bytes) -> None:
+        """Send a part of the answer."""
         if not self.record.first_byte:
             self.record.first_byte = time.perf_counter()
         self.record.response_bytes += len(passed)
         await self.send({"type": "http.response.body", "body": passed, "more_body": True})
 
-    def _own(self) -> list[tuple[bytes, bytes]]:
-        return [*self._ids(), (b"cache-control", b"no-store")]
+    def own_headers(self) -> list[tuple[bytes, bytes]]:
+        """Of every answer."""
+        return [*self.ids(), (b"cache-control", b"no-store")]
 
-    def _ids(self) -> list[tuple[bytes, bytes]]:
+    def ids(self) -> list[tuple[bytes, bytes]]:
+        """By which this call is found again."""
         trace = self.record.trace.encode()
         return [(name, trace) for name in self.dialect.id_headers]
 
-    def _watch_client(self) -> None:
+    def watch_client(self) -> None:
         """A client that hangs up ends its call at the upstream too.
 
         Begun a moment later: most calls are over by then, and a task for each would be a tenth of
@@ -346,12 +371,15 @@ class Call:
         if not self.started:
             self.record.status = refused.status
             headers = [
-                *self._ids(),
+                *self.ids(),
                 (b"x-should-retry", b"true" if refused.retry else b"false"),
             ]
             if refused.retry_after is not None:
                 headers.append((b"retry-after", b"%d" % refused.retry_after))
-            body = self.dialect.error(refused, self.record.trace)
+            body: Body | bytes = self.dialect.error(refused, self.record.trace)
+            if self.dialect is plain.HTTP and session.wants_page(self.headers):
+                body, of_page = session.page(refused, self.session)
+                headers += of_page
             await answer(self.send, refused.status, body, headers)
         elif self.streaming:
             event = self.dialect.event(refused, self.record.trace)
@@ -413,7 +441,7 @@ class Call:
 
 
 @lru_cache(maxsize=10_000)
-def _split(path: bytes) -> tuple[str, bytes, str]:
+def split(path: bytes) -> tuple[str, bytes, str]:
     """An endpoint's slug, and the path below it as it was sent and as it is recorded."""
     found = ENDPOINT.fullmatch(path)
     if found is None:

@@ -138,8 +138,26 @@ class Registry:
         """The live entry of this secret on this endpoint. Raises Refused."""
         digest = sha256(secret.encode()).digest()
         entry = self._by_digest.get(digest)
+        if entry is None and SECRET.fullmatch(secret) is not None:
+            entry = await self._entry(digest, secret)
         if entry is None:
-            entry = await self._entry(secret, digest)
+            raise unknown()
+        self.check(entry, endpoint)
+        return entry
+
+    async def by_credential(self, credential: uuid.UUID, endpoint: str) -> Entry:
+        """The live entry of a credential whose secret was verified when its browser session was
+        opened: here PostgreSQL alone is asked. Raises Refused."""
+        entry = self._by_credential.get(credential)
+        if entry is None:
+            # No secret's digest is as short as an id.
+            entry = await self._entry(credential.bytes, credential)
+        if entry is None:
+            raise Refused(
+                401,
+                "grant_ended",
+                "The grant behind this session has ended, or its credential was replaced.",
+            )
         self.check(entry, endpoint)
         return entry
 
@@ -161,20 +179,18 @@ class Registry:
                 retry=True,
             )
 
-    async def _entry(self, secret: str, digest: bytes) -> Entry:
+    async def _entry(self, digest: bytes, claim: str | uuid.UUID) -> Entry | None:
         since = self._unknown.get(digest)
-        if SECRET.fullmatch(secret) is None or (
-            since is not None and time.monotonic() - since < FORGET_UNKNOWN
-        ):
-            raise unknown()
+        if since is not None and time.monotonic() - since < FORGET_UNKNOWN:
+            return None
         asking = self._asking.get(digest)
         if asking is None:
-            asking = asyncio.create_task(self._verify(secret, digest))
+            asking = asyncio.create_task(self._verify(digest, claim))
             self._asking[digest] = asking
             asking.add_done_callback(lambda _: self._asking.pop(digest, None))
         try:
             # One caller hanging up must not end the question for the others.
-            entry = await asyncio.shield(asking)
+            return await asyncio.shield(asking)
         except Unreachable as error:
             logger.warning("can't verify a credential: %s", error)
             raise Refused(
@@ -183,19 +199,21 @@ class Registry:
                 "Keyturn can't verify this credential at the moment. Try again in a few seconds.",
                 retry=True,
             ) from error
-        if entry is None:
-            raise unknown()
-        return entry
 
-    async def _verify(self, secret: str, digest: bytes) -> Entry | None:
+    async def _verify(self, digest: bytes, claim: str | uuid.UUID) -> Entry | None:
         asked_at = time.monotonic()
-        credential = await self._ask(vault.whose, secret)
+        credential = claim if isinstance(claim, uuid.UUID) else await self._ask(vault.whose, claim)
         found = await self._ask(holding, [credential]) if credential is not None else {}
         if credential is None or credential not in found:
             self._unknown[digest] = time.monotonic()
             while len(self._unknown) > MOST:
                 self._unknown.popitem(last=False)
             return None
+        known = self._by_credential.get(credential)
+        if known is not None and not known.ended:
+            # By its secret and by its session it is one entry, or only one would be cut.
+            self._by_digest[digest] = known
+            return known
         fresh = found[credential]
         # `remaining` was true at some moment after this question began: counting it from its
         # beginning ends early rather than late.
@@ -208,7 +226,7 @@ class Registry:
         self._by_credential[credential] = entry
         while len(self._by_digest) > MOST:
             _, old = self._by_digest.popitem(last=False)
-            self._by_credential.pop(old.live.credential, None)
+            self._drop(old)
             old.end()
         return entry
 
@@ -244,12 +262,16 @@ class Registry:
                 for task in tuple(entry.calls):
                     task.cancel()
 
+    def _drop(self, entry: Entry) -> None:
+        if self._by_credential.get(entry.live.credential) is entry:
+            del self._by_credential[entry.live.credential]
+
     def _forget(self) -> None:
         moment = time.monotonic()
         for digest, entry in list(self._by_digest.items()):
             if entry.ended and moment - entry.confirmed > FORGET_ENDED:
                 del self._by_digest[digest]
-                self._by_credential.pop(entry.live.credential, None)
+                self._drop(entry)
         while self._unknown:
             digest, since = next(iter(self._unknown.items()))
             if moment - since < FORGET_UNKNOWN:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 5.0  # seconds
 PROBE = 5.0  # seconds between two looks at one that is down
+HANDSHAKE_TIMEOUT = 30.0  # seconds for an upstream to take a WebSocket
+HEARTBEAT = 20.0  # seconds between two pings on a WebSocket
 IDLE = 600.0  # seconds after which an unused upstream is no longer looked at
 
 
@@ -48,6 +50,7 @@ class Upstreams:
     def __init__(self) -> None:
         self.known: dict[str, Upstream] = {}
         self._session: aiohttp.ClientSession | None = None
+        self._sockets: aiohttp.ClientSession | None = None
         self._urls: dict[str, URL] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -66,12 +69,24 @@ class Upstreams:
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+        self._sockets = aiohttp.ClientSession(
+            connector=self._session.connector,
+            connector_owner=False,
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=CONNECT_TIMEOUT, sock_read=HANDSHAKE_TIMEOUT
+            ),
+            trust_env=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=(_stay_here,),
+        )
         self._task = asyncio.create_task(self._probe_for_ever(), name="probe")
 
     async def stop(self) -> None:
         """Close the pool."""
         if self._task is not None:
             self._task.cancel()
+        if self._sockets is not None:
+            await self._sockets.close()
         if self._session is not None:
             await self._session.close()
 
@@ -104,11 +119,17 @@ class Upstreams:
         return url
 
     async def request(
-        self, live: Live, method: str, path: str, headers: Mapping[str, str], data: bytes | None
+        self,
+        live: Live,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        data: bytes | AsyncIterable[bytes] | None,
     ) -> aiohttp.ClientResponse:
         """The first answer that an upstream of this endpoint begins. Raises Refused.
 
-        Whoever gets it releases it.
+        Whoever gets it releases it. What is streamed up can be read once: the first answer to it
+        counts.
         """
         last: Exception | None = None
         upstreams = self.in_order(live)
@@ -132,16 +153,44 @@ class Upstreams:
                 raise _broke_off(live, error) from error
             if not upstream.is_up:
                 upstream.went(up=True)
-            if answer.status == 429 and number < len(upstreams):
+            is_last = number == len(upstreams) or not isinstance(data, bytes | None)
+            if answer.status == 429 and not is_last:
                 answer.release()
                 continue
             return answer
-        raise Refused(
-            502,
-            "upstream_unreachable",
-            "No upstream of this endpoint can be reached. Nothing was sent; try again later.",
-            retry=True,
-        ) from last
+        raise _unreachable() from last
+
+    async def connect(
+        self, live: Live, path: str, headers: Mapping[str, str], protocols: Iterable[str]
+    ) -> aiohttp.ClientWebSocketResponse:
+        """A WebSocket with the first upstream of this endpoint that can be reached. Raises
+        Refused."""
+        assert self._sockets is not None  # noqa: S101 -- set by lifespan before any call
+        last: Exception | None = None
+        for upstream in self.in_order(live):
+            upstream.used = time.monotonic()
+            try:
+                socket = await self._sockets.ws_connect(
+                    self.url(upstream.url, path),
+                    headers=headers,
+                    protocols=tuple(protocols),
+                    max_msg_size=settings.KEYTURN_GATEWAY_MAX_BODY,
+                    heartbeat=HEARTBEAT,
+                )
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+                upstream.went(up=False, error=type(error).__name__)
+                logger.warning("%s: %s can't be reached", live.endpoint, upstream.url)
+                last = error
+                continue
+            except (aiohttp.ClientError, TimeoutError) as error:
+                logger.warning("%s: no WebSocket: %s", live.endpoint, type(error).__name__)
+                raise Refused(
+                    502, "upstream_refused", "The upstream doesn't take a WebSocket here."
+                ) from error
+            if not upstream.is_up:
+                upstream.went(up=True)
+            return socket
+        raise _unreachable() from last
 
     async def _probe_for_ever(self) -> None:
         while True:
@@ -164,6 +213,26 @@ async def _takes_connections(url: str) -> bool:
         return False
     writer.close()
     return True
+
+
+async def _stay_here(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """aiohttp follows redirects of a WebSocket's handshake, and takes the upstream's key along."""
+    answer = await handler(request)
+    if answer.status != 101:
+        answer.close()
+        raise aiohttp.ClientError(f"answered {answer.status}")
+    return answer
+
+
+def _unreachable() -> Refused:
+    return Refused(
+        502,
+        "upstream_unreachable",
+        "No upstream of this endpoint can be reached. Nothing was sent; try again later.",
+        retry=True,
+    )
 
 
 class BrokeOff(Refused):

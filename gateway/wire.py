@@ -81,7 +81,7 @@ async def read_body(headers: Headers, receive: Receive) -> bytes:
     most = settings.KEYTURN_GATEWAY_MAX_BODY
     length = headers.get(b"content-length", b"0")
     if length.isdigit() and int(length) > most:
-        raise _too_large(most)
+        raise too_large(most)
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise Refused(415, "unsupported_encoding", "Send the body uncompressed.")
     try:
@@ -90,7 +90,7 @@ async def read_body(headers: Headers, receive: Receive) -> bytes:
             body: bytes = message.get("body", b"")
             if not message.get("more_body") and message["type"] == "http.request":
                 if len(body) > most:
-                    raise _too_large(most)
+                    raise too_large(most)
                 return body
             parts, size = [body], len(body)
             while message.get("more_body"):
@@ -98,7 +98,7 @@ async def read_body(headers: Headers, receive: Receive) -> bytes:
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 if size > most:
-                    raise _too_large(most)
+                    raise too_large(most)
             if message["type"] == "http.disconnect":
                 raise HungUp
             return b"".join(parts)
@@ -108,7 +108,8 @@ async def read_body(headers: Headers, receive: Receive) -> bytes:
         ) from None
 
 
-def _too_large(most: int) -> Refused:
+def too_large(most: int) -> Refused:
+    """The answer to a body beyond the most bytes."""
     return Refused(413, "too_large", f"The body may have at most {most} bytes.")
 
 
