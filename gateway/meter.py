@@ -199,6 +199,7 @@ class Allowance:
         self.settled_cost = 0
         self._take = take
         self._lock = asyncio.Lock()
+        self._growing: set[asyncio.Task[Lease]] = set()
         self._denied: tuple[float, Lease] = (0.0, Lease())
 
     def reserve_now(
@@ -244,6 +245,8 @@ class Allowance:
         """Reserve, leasing more where what is held doesn't suffice. Raises Refused."""
         deadline = time.monotonic() + PATIENCE
         while True:
+            if self.is_forfeited:
+                raise Refused(503, "cannot_verify", "This gateway begins anew.", retry=True)
             async with self._lock:
                 found = self.reserve_now(plan, price)
                 if found is None:
@@ -280,6 +283,14 @@ class Allowance:
         denied_at, denied = self._denied
         if now - denied_at < PAUSE and (denied.refused != "rate" or wanted.permit):
             return denied  # others of a thousand calls at once have just been told
+        growing = asyncio.create_task(self._grow(limits, wanted))
+        self._growing.add(growing)
+        growing.add_done_callback(self._growing.discard)
+        # A caller that hangs up meanwhile must not leave behind what nobody knows is held.
+        return await asyncio.shield(growing)
+
+    async def _grow(self, limits: Limits, wanted: Wanted) -> Lease:
+        now = time.monotonic()
         taken = await self._take(self.grant, limits, wanted)
         if taken.refused:
             self._denied = (time.monotonic(), taken)
@@ -316,8 +327,10 @@ class Allowance:
         tokens, self.settled_tokens = self.settled_tokens, 0
         cost, self.settled_cost = self.settled_cost, 0
         slots = 0
-        if not self._lock.locked() and (
-            not alone or (not self.open and time.monotonic() - self.used_at > IDLE)
+        if (
+            not self._growing
+            and not self._lock.locked()
+            and (not alone or (not self.open and time.monotonic() - self.used_at > IDLE))
         ):
             tokens, self.tokens = tokens + self.tokens, 0
             cost, self.cost = cost + self.cost, 0
@@ -328,7 +341,8 @@ class Allowance:
     def is_idle(self) -> bool:
         """Whether it holds nothing and nobody uses it, so that it may be forgotten."""
         held = self.tokens, self.cost, self.slots, self.settled_tokens, self.settled_cost, self.open
-        return not any(held) and not self._lock.locked() and time.monotonic() > self.permits_until
+        is_asked_for = self._growing or self._lock.locked()
+        return not any(held) and not is_asked_for and time.monotonic() > self.permits_until
 
     def _refusal(self, lease: Lease) -> Refused:
         limits, what = self.limits, lease.refused
