@@ -1,20 +1,20 @@
-"""The demo upstream: stands in for a company's LLM server in `make up`, `make demo` and the tests.
+"""The demo upstream: stands in for a company's LLM server in `make up` and `make demo`.
 
 It is no language model and says so in every answer. What it does for real is what a gateway has
-to get right: it refuses unknown keys, streams in OpenAI's and Anthropic's dialects, reports
-usage, calls tools, and can be slow. Models: demo-small, demo-large, demo-slow (one word a
+to get right: it refuses unknown keys, streams in OpenAI's, Anthropic's and Ollama's dialects,
+reports usage, calls tools, and can be slow. Models: demo-small, demo-large, demo-slow (one word a
 second), demo-embed.
 """
 
 import asyncio
 import contextlib
+import datetime as dt
 import hashlib
 import hmac
 import json
 import os
 import sys
 import time
-from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from aiohttp import ClientConnectionResetError, web
 LABEL = "[Keyturn demo upstream, not a language model]"
 MODELS = ("demo-small", "demo-large", "demo-slow", "demo-embed")
 KEY = web.AppKey("key", str)
-CALLS = web.AppKey("calls", deque[dict[str, Any]])
 
 
 def _error(status: int, message: str, code: str) -> web.Response:
@@ -47,9 +46,6 @@ async def _check_key(request: web.Request, handler: Any) -> web.StreamResponse:
     given = bearer or request.headers.get("x-api-key", "")
     if not hmac.compare_digest(given.encode(), request.app[KEY].encode()):
         return _error(401, "Incorrect API key provided.", "invalid_api_key")
-    request.app[CALLS].append(
-        {"path": request.path, "headers": dict(request.headers), "at": time.time()}
-    )
     answer: web.StreamResponse = await handler(request)
     return answer
 
@@ -87,8 +83,10 @@ def _tool(body: dict[str, Any]) -> dict[str, Any] | None:
     return {"id": "call_demo_1", "type": "function", "function": {"name": name, "arguments": "{}"}}
 
 
-async def _stream(request: web.Request, events: AsyncIterator[bytes]) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+async def _stream(
+    request: web.Request, events: AsyncIterator[bytes], kind: str = "text/event-stream"
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": kind})
     await response.prepare(request)
     with contextlib.suppress(ClientConnectionResetError):  # the client hung up
         async for event in events:
@@ -146,6 +144,96 @@ async def chat(request: web.Request) -> web.StreamResponse:
         yield b"data: [DONE]\n\n"
 
     return await _stream(request, events())
+
+
+async def responses(request: web.Request) -> web.StreamResponse:
+    """POST /v1/responses: text only, and nothing is kept."""
+    body = await request.json()
+    model = body.get("model", "")
+    if model not in MODELS or model == "demo-embed":
+        return _error(404, f"The model {model!r} does not exist.", "model_not_found")
+    asked = body.get("input")
+    said = {"messages": asked if isinstance(asked, list) else [{"content": asked}]}
+    words = _words(said)
+    prompt, completion = _usage(said, words)
+    part = {"type": "output_text", "text": " ".join(words), "annotations": []}
+    item = {"id": "msg_demo", "type": "message", "role": "assistant", "status": "completed"}
+    begun: dict[str, Any] = {
+        "id": "resp_demo",
+        "object": "response",
+        "created_at": int(time.time()),
+        "model": model,
+        "status": "in_progress",
+        "output": [],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "store": False,
+    }
+    done = begun | {
+        "status": "completed",
+        "output": [item | {"content": [part]}],
+        "usage": {
+            "input_tokens": prompt,
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": completion,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": prompt + completion,
+        },
+    }
+    if not body.get("stream"):
+        return web.json_response(done)
+
+    async def events() -> AsyncIterator[bytes]:
+        number = 0
+
+        def event(kind: str, **data: Any) -> bytes:
+            nonlocal number
+            number += 1
+            payload = json.dumps({"type": kind, "sequence_number": number, **data}).encode()
+            return b"event: " + kind.encode() + b"\ndata: " + payload + b"\n\n"
+
+        at = {"item_id": item["id"], "output_index": 0, "content_index": 0}
+        empty = item | {"content": [], "status": "in_progress"}
+        yield event("response.created", response=begun)
+        yield event("response.output_item.added", output_index=0, item=empty)
+        yield event("response.content_part.added", **at, part=part | {"text": ""})
+        for word in words:
+            await asyncio.sleep(_pause(model))
+            yield event("response.output_text.delta", **at, delta=word + " ", logprobs=[])
+        yield event("response.output_text.done", **at, text=part["text"], logprobs=[])
+        yield event("response.content_part.done", **at, part=part)
+        yield event("response.output_item.done", output_index=0, item=done["output"][0])
+        yield event("response.completed", response=done)
+
+    return await _stream(request, events())
+
+
+async def ollama_chat(request: web.Request) -> web.StreamResponse:
+    """POST /api/chat, Ollama's dialect: a line of JSON for each word unless told otherwise."""
+    body = await request.json()
+    model = body.get("model", "")
+    if model not in MODELS or model == "demo-embed":
+        return web.json_response({"error": f"model {model!r} not found"}, status=404)
+    words = _words(body)
+    prompt, completion = _usage(body, words)
+    about = {"model": model, "created_at": dt.datetime.now(dt.UTC).isoformat()}
+    end = {"done": True, "done_reason": "stop"}
+    end |= {"prompt_eval_count": prompt, "eval_count": completion}
+
+    def said(text: str, **more: Any) -> dict[str, Any]:
+        return {**about, "message": {"role": "assistant", "content": text}, "done": False, **more}
+
+    if body.get("stream") is False:
+        return web.json_response(said(" ".join(words), **end))
+
+    async def lines() -> AsyncIterator[bytes]:
+        for word in words:
+            await asyncio.sleep(_pause(model))
+            yield json.dumps(said(word + " ")).encode() + b"\n"
+        yield json.dumps(said("", **end)).encode() + b"\n"
+
+    return await _stream(request, lines(), "application/x-ndjson")
 
 
 async def embeddings(request: web.Request) -> web.Response:
@@ -230,16 +318,17 @@ async def healthz(_: web.Request) -> web.Response:
 
 
 def make_app(key: str) -> web.Application:
-    """The server, which takes this key alone. `app[CALLS]` holds the last calls it was sent."""
+    """The server, which takes this key alone."""
     if not key:
         raise ValueError("the demo upstream needs a key to check")
     app = web.Application(middlewares=[_check_key], client_max_size=20_000_000)
     app[KEY] = key
-    app[CALLS] = deque(maxlen=1000)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/v1/models", models)
     app.router.add_post("/v1/chat/completions", chat)
     app.router.add_post("/v1/embeddings", embeddings)
+    app.router.add_post("/v1/responses", responses)
+    app.router.add_post("/api/chat", ollama_chat)
     app.router.add_post("/v1/messages", messages)
     return app
 
