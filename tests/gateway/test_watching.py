@@ -44,8 +44,14 @@ def test_metrics_and_traces_without_prompts_and_keys(
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()
-        await asyncio.to_thread(lambda: (play(), connection.close()))
+        await asyncio.to_thread(play_and_close)
         await runner.cleanup()
+
+    def play_and_close() -> None:
+        try:
+            play()
+        finally:
+            connection.close()
 
     def play() -> None:
         with running_gateway(
