@@ -44,14 +44,6 @@ _OVERRIDES = frozenset(
         b"x-method-override",
     }
 )
-# A path that proxy, Keyturn and upstream can't read in two ways: no empty or dot segment, also
-# with a parameter behind it, and none of these encoded: control characters, % . / \
-_SEGMENT = (
-    rb"(?!\.\.?(?:[;/]|\Z))"
-    rb"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%(?!2[5EFef]|5[Cc]|[01]|7[Ff])[0-9A-Fa-f]{2})+"
-)
-_PLAIN = re.compile(rb"/(?:%s/)*(?:%s)?" % (_SEGMENT, _SEGMENT))
-_METHOD = re.compile(rb"[A-Z]{1,20}")
 
 
 async def admit_request(
@@ -88,11 +80,12 @@ async def _admitted(registry: Registry, scope: Scope) -> Entry:
         path, _, query = target.partition(b"?")
     secret = secret_of({"query_string": query}, headers)
     entry = await registry.admit(secret, found["endpoint"].decode())
-    if _METHOD.fullmatch(method) is None or _PLAIN.fullmatch(path) is None:
-        raise Refused(403, "path_refused", "This method or path can be read in more than one way.")
+    plain.check(path, query)
     if override := next(iter(_OVERRIDES & headers.keys()), None):
         raise Refused(403, "override_refused", f"{override.decode()} isn't let through.")
-    said = "WEBSOCKET" if b"upgrade" in headers else method.decode()
+    said = "WEBSOCKET" if b"upgrade" in headers else method.decode("latin-1")
+    if said not in plain.METHODS:
+        raise Refused(403, "method_refused", "This method isn't let through.")
     if not may_call(entry.live, said, path, headers):
         raise Refused(
             403,
@@ -104,9 +97,11 @@ async def _admitted(registry: Registry, scope: Scope) -> Entry:
 
 
 def may_call(live: Live, method: str, path: bytes, headers: Headers) -> bool:
-    """Whether a plain path may be called: by an operation of the grant, which is a path's prefix
-    by whole segments, or as a call of a dialect that the endpoint speaks."""
-    if "http" in live.dialects and plain.holds(live.scope.operations, method, path.decode()):
+    """Whether this path, which `plain.check` has let pass, may be called: by an operation of the
+    grant, or as a call of a dialect that the endpoint speaks."""
+    if plain.HTTP.name in live.dialects and plain.holds(
+        live.scope.operations, method, path.decode()
+    ):
         return True
     known = route(path, headers) if live.scope.models else None
     return (
