@@ -269,7 +269,7 @@ class Call:
                 # Nothing in it can be checked.
                 raise Refused(502, "upstream_malformed", "The upstream's answer is no JSON object.")
             called = list(operation.read(found, self.record.usage))
-            self.record.tools_called = called
+            self.record.tools_called = [name[:200] for name in called]
             for name in called:
                 if not entry.live.scope.holds_tool(name):
                     raise _called_refused(name, entry)

@@ -4,20 +4,21 @@ Written in batches by a thread, so that no call waits for it. While PostgreSQL c
 they wait in memory; calls are refused soon after, so there are never many.
 """
 
-import datetime as dt
+import logging
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from django.db import connection, transaction
+import orjson
+from django.db import DataError, connection, transaction
 
 from gateway.dialects import Usage
 from gateway.meter import Forgotten, Return, take_off
 
-MOST_TOOLS = 50  # names kept of each call
+logger = logging.getLogger(__name__)
 
+MOST_TOOLS = 50  # names kept of each call
 HUNG_UP = 499  # nginx's number for it: HTTP has none
 
 
@@ -58,21 +59,53 @@ class Record:
     ended: float = 0.0
 
 
-@dataclass(slots=True)
-class _Sum:
-    calls: int = 0
-    refused: int = 0
-    input: int = 0
-    output: int = 0
-    tokens: int = 0
-    cost: int = 0
-
-
-_COLUMNS = (
-    "id, at, trace, grant_id, credential_id, endpoint_id, method, path, model, streamed,"
-    " tools_declared, tools_called, status, refusal, input_tokens, output_tokens, charged_tokens,"
-    " charged_cost, request_bytes, response_bytes, first_byte_ms, duration_ms, client"
+# One statement reads the batch, writes the calls and adds up what their grants have spent. What a
+# batch costs is PostgreSQL's time then: in Python it would hold up every call meanwhile.
+_WRITE = """
+WITH batch AS (
+    SELECT * FROM json_to_recordset(%(batch)s::json) AS r (
+        id uuid, trace text, at float8, began float8, method text, path text, client text,
+        "grant" uuid, credential uuid, endpoint uuid, model text, streamed boolean,
+        tools_declared text[], tools_called text[], status int, refusal text, usage json,
+        charged_tokens bigint, charged_cost bigint, is_forfeited boolean, request_bytes bigint,
+        response_bytes bigint, first_byte float8, ended float8
+    )
+), written AS (
+    INSERT INTO gateway_call (
+        id, at, trace, grant_id, credential_id, endpoint_id, method, path, model, streamed,
+        tools_declared, tools_called, status, refusal, input_tokens, output_tokens,
+        charged_tokens, charged_cost, request_bytes, response_bytes, first_byte_ms, duration_ms,
+        client
+    ) SELECT
+        -- Timed by the gateway's clock, which may be off: by as much as it is at this moment.
+        id, clock_timestamp() + make_interval(secs => at - %(now)s), trace, "grant", credential,
+        endpoint, method, left(path, 200), model, streamed,
+        coalesce(tools_declared[:%(most)s], '{}'),
+        coalesce(tools_called[:%(most)s], '{}'), status, refusal,
+        (usage ->> 'input')::int, (usage ->> 'output')::int, charged_tokens, charged_cost,
+        request_bytes, response_bytes, (nullif(first_byte, 0) - began) * 1000,
+        (ended - began) * 1000, client
+    FROM batch
 )
+INSERT INTO gateway_meter AS m (
+    grant_id, calls, refused, input_tokens, output_tokens, charged_tokens, charged_cost,
+    last_call_at, minute, taken, taken_before
+) SELECT
+    "grant", count(*), count(*) FILTER (WHERE refusal <> ''),
+    coalesce(sum((usage ->> 'input')::bigint), 0), coalesce(sum((usage ->> 'output')::bigint), 0),
+    coalesce(sum(charged_tokens) FILTER (WHERE NOT is_forfeited), 0),
+    coalesce(sum(charged_cost) FILTER (WHERE NOT is_forfeited), 0),
+    clock_timestamp(), 0, 0, 0
+FROM batch GROUP BY "grant" ORDER BY "grant"
+ON CONFLICT (grant_id) DO UPDATE SET
+    calls = m.calls + excluded.calls,
+    refused = m.refused + excluded.refused,
+    input_tokens = m.input_tokens + excluded.input_tokens,
+    output_tokens = m.output_tokens + excluded.output_tokens,
+    charged_tokens = m.charged_tokens + excluded.charged_tokens,
+    charged_cost = m.charged_cost + excluded.charged_cost,
+    last_call_at = excluded.last_call_at
+"""
 
 
 def write(
@@ -95,10 +128,9 @@ def write(
             if cursor.fetchone() is None:
                 raise Forgotten
         else:
-            _charge(kept)
-            take_off(process, returns)
             if kept:
-                _copy(kept)
+                _insert(kept)
+            take_off(process, returns)
         cursor.execute(
             "SELECT count(*) FROM gateway_process"
             " WHERE beat_at > clock_timestamp() - interval '10 seconds'"
@@ -107,72 +139,24 @@ def write(
         return alive
 
 
-def _charge(records: list[Record]) -> None:
-    sums: dict[uuid.UUID, _Sum] = defaultdict(_Sum)
-    for record in records:
-        assert record.grant is not None  # noqa: S101 -- the caller's filter
-        total = sums[record.grant]
-        total.calls += 1
-        total.refused += bool(record.refusal)
-        total.input += record.usage.input or 0
-        total.output += record.usage.output or 0
-        if not record.is_forfeited:
-            total.tokens += record.charged_tokens
-            total.cost += record.charged_cost
-    with connection.cursor() as cursor:
-        for grant, total in sorted(sums.items()):
-            cursor.execute(
-                "INSERT INTO gateway_meter AS m (grant_id, calls, refused, input_tokens,"
-                " output_tokens, charged_tokens, charged_cost, last_call_at, minute, taken,"
-                " taken_before) VALUES (%s, %s, %s, %s, %s, %s, %s, clock_timestamp(), 0, 0, 0)"
-                " ON CONFLICT (grant_id) DO UPDATE SET calls = m.calls + excluded.calls,"
-                " refused = m.refused + excluded.refused,"
-                " input_tokens = m.input_tokens + excluded.input_tokens,"
-                " output_tokens = m.output_tokens + excluded.output_tokens,"
-                " charged_tokens = m.charged_tokens + excluded.charged_tokens,"
-                " charged_cost = m.charged_cost + excluded.charged_cost,"
-                " last_call_at = excluded.last_call_at",
-                [grant, total.calls, total.refused, total.input, total.output, total.tokens,
-                 total.cost],
-            )  # fmt: skip
+def _insert(records: list[Record]) -> None:
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(_WRITE, _values(records))
+    except (DataError, TypeError):
+        # One call that PostgreSQL can't take must not keep all others, and what they cost, out.
+        logger.exception("wrote %d calls without what clients and models had named", len(records))
+        for record in records:
+            record.tools_declared, record.tools_called = [], []
+            record.path = record.model = record.client = ""
+        with connection.cursor() as cursor:
+            cursor.execute(_WRITE, _values(records))
 
 
-def _copy(records: list[Record]) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT extract(epoch FROM clock_timestamp())::float8")
-        # Calls are timed by this host's clock, which may be off: theirs by how much it is now.
-        offset = cursor.fetchone()[0] - time.time()
-        with cursor.cursor.copy(f"COPY gateway_call ({_COLUMNS}) FROM STDIN") as copy:
-            for record in records:
-                copy.write_row(_row(record, offset))
-
-
-def _row(record: Record, offset: float) -> tuple[object, ...]:
-    return (
-        record.id,
-        dt.datetime.fromtimestamp(record.at + offset, dt.UTC),
-        record.trace,
-        record.grant,
-        record.credential,
-        record.endpoint,
-        record.method,
-        record.path[:200],
-        record.model,
-        record.streamed,
-        record.tools_declared[:MOST_TOOLS],
-        [name.replace("\0", "\ufffd") for name in record.tools_called[:MOST_TOOLS]],
-        record.status,
-        record.refusal,
-        record.usage.input,
-        record.usage.output,
-        record.charged_tokens,
-        record.charged_cost,
-        record.request_bytes,
-        record.response_bytes,
-        (record.first_byte - record.began) * 1000 if record.first_byte else None,
-        (record.ended - record.began) * 1000,
-        record.client,
-    )
+def _values(records: list[Record]) -> dict[str, object]:
+    # PostgreSQL's text has no NUL, and a model may call a tool by any name.
+    batch = orjson.dumps(records).replace(b"\\u0000", b"\\ufffd").decode()
+    return {"batch": batch, "now": time.time(), "most": MOST_TOOLS}
 
 
 class Recorder:

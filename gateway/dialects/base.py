@@ -14,6 +14,7 @@ Body = dict[str, Any]
 
 # A piece of input that isn't text has no bound that its bytes would tell.
 TOKENS_OF_A_MEDIUM = 8_000
+MOST_TOKENS = 1_000_000_000  # that one call is believed to have
 # A budget needs some bound on the output of a call for which neither client nor grant names one.
 OUTPUT_WITHOUT_A_CAP = 4_096
 
@@ -55,9 +56,9 @@ class Usage:
     def saw(self, input: object = None, output: object = None) -> None:
         """Take over what is a count."""
         if isinstance(input, int) and not isinstance(input, bool) and input >= 0:
-            self.input = input
+            self.input = min(input, MOST_TOKENS)
         if isinstance(output, int) and not isinstance(output, bool) and output >= 0:
-            self.output = output
+            self.output = min(output, MOST_TOKENS)
 
 
 @dataclass(slots=True)

@@ -264,3 +264,20 @@ def test_a_gateway_that_was_taken_for_dead_begins_anew(servers: Servers, world: 
         assert meter.charged_tokens <= 5000
         new = Process.objects.filter(holdings__grant=got.grant).exclude(pk=held.process_id)
         assert answer.status_code == 429 or new.exists()
+
+
+def test_a_call_that_cannot_be_written_whole_is_written_and_charged(
+    gateway: RunningGateway, world: World, upstream: Upstream
+) -> None:
+    got = Pass(world, token_budget=5000)
+    with upstream.behaving(calls=(("a\0b" + "c" * 300, "{}"),)):
+        assert got.call(gateway).status_code == 403
+    with upstream.behaving(
+        body=b'{"choices": [], "usage": {"prompt_tokens": 99999999999, "completion_tokens": 1}}'
+    ):
+        assert got.call(gateway).status_code == 200
+    meter = got.written(2)
+    assert meter.charged_tokens > 1_000_000_000
+    assert Call.objects.filter(grant=got.grant).count() == 2
+    called = [row.tools_called for row in Call.objects.filter(grant=got.grant)]
+    assert ["a\ufffdb" + "c" * 197] in called
