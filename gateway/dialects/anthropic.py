@@ -191,6 +191,9 @@ class _Events(Follower):
             case "message_start":
                 message = data.get("message")
                 if isinstance(message, dict):
+                    for begun in dicts(message.get("content")):
+                        if name := _block_called(begun):
+                            self.call(name)
                     _usage(message.get("usage"), self.usage)
                     # What it says of the output here is where the count begins, not a count.
                     self.usage.output = None

@@ -17,6 +17,7 @@ TOKENS_OF_A_MEDIUM = 8_000
 MOST_TOKENS = 1_000_000_000  # that one call is believed to have
 # A budget needs some bound on the output of a call for which neither client nor grant names one.
 OUTPUT_WITHOUT_A_CAP = 4_096
+MOST_EVENT = 20_000_000  # bytes of one event of a stream; an image may be in it
 
 
 class Refused(Exception):
@@ -293,6 +294,11 @@ def not_kept(param: str) -> Refused:
     )
 
 
+def malformed(what: str) -> Refused:
+    """The end of a stream in which the upstream sent this."""
+    return Refused(502, "upstream_malformed", f"The upstream sent {what}.", retry=True)
+
+
 class Follower:
     """Reads one stream: what it passes on, holds back, counts, and must cut."""
 
@@ -315,6 +321,8 @@ class Follower:
             data = data.replace(b"\r\n", b"\n")
         end = data.rfind(self.separators[0])
         if end < 0:
+            if len(data) > MOST_EVENT:
+                raise malformed("an event without an end")
             self._rest = data
             return b""
         end += len(self.separators[0])
@@ -329,9 +337,12 @@ class Follower:
     def finish(self) -> bytes:
         """What was held back at the end of the stream."""
         rest, self._rest = self._rest, b""
-        return self._event(rest) if rest.strip() else b""
+        return self._event(rest.rstrip(b"\r\n")) if rest.strip() else b""
 
     def _event(self, event: bytes) -> bytes:
+        if b"\r" in event:
+            # Some read it as the end of a line, and would see events where none was seen here.
+            raise malformed("a carriage return within a line")
         data = b"".join(
             line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")
         )
@@ -348,9 +359,7 @@ class Follower:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise Refused(
-                502, "upstream_malformed", "The upstream sent what is no JSON object.", retry=True
-            )
+            raise malformed("what is no JSON object")
         return found
 
     def see(self, data: Body, whole: bytes) -> bytes:
@@ -360,6 +369,11 @@ class Follower:
     def last(self, whole: bytes) -> bytes:
         """What goes on at the end mark."""
         return whole
+
+    def call_once(self, name: str) -> None:
+        """The same, of a call that may have been seen before."""
+        if name not in self.called:
+            self.call(name)
 
     def call(self, name: str) -> None:
         """The model calls this tool. Raises Refused where the grant doesn't hold it."""

@@ -268,13 +268,14 @@ class _Chunks(Follower):
                 waits = False
             else:
                 self.pieces += 1
-        if waits:
+        if waits or (self._held and not all(map(self.scope.holds_tool, self._names.values()))):
             self._held.append(whole)
             return b""
-        if self._held:
-            held, self._held = b"".join(self._held), []
-            return held + whole
-        return whole
+        return self._release() + whole if self._held else whole
+
+    def _release(self) -> bytes:
+        held, self._held = b"".join(self._held), []
+        return held
 
     def _names_in(self, choice: Body, delta: Body) -> bool:
         calls = [
@@ -305,8 +306,13 @@ class _Chunks(Follower):
     def last(self, whole: bytes) -> bytes:
         """`[DONE]`: nothing may be waiting for its name any more."""
         self._check_names()
-        held, self._held = b"".join(self._held), []
-        return held + whole
+        return self._release() + whole
+
+    def finish(self) -> bytes:
+        """The same where there is no `[DONE]`."""
+        rest = super().finish()
+        self._check_names()
+        return self._release() + rest
 
 
 class Embeddings(Operation):
@@ -405,13 +411,22 @@ class _Events(Follower):
             item = data.get("item")
             if isinstance(item, dict) and (name := _item_called(item)):
                 self.call(name)
+        elif kind == "response.output_item.done":
+            self._call_in([data.get("item")])
         elif kind.endswith(".delta"):
             self.pieces += 1
         elif kind in {"response.completed", "response.incomplete", "response.failed"}:
             response = data.get("response")
             if isinstance(response, dict):
                 _usage(response, self.usage)
+                self._call_in(response.get("output"))
         return whole
+
+    def _call_in(self, items: object) -> None:
+        # Some servers never say that an item begins.
+        for item in dicts(items):
+            if name := _item_called(item):
+                self.call_once(name)
 
 
 def dumps(body: Body) -> bytes:

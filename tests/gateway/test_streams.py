@@ -67,8 +67,18 @@ STREAMS = {
     "refused in pieces": (CHAT, events(tool("look_up"), tool("_all"), tool(None, "{}"), END)),
     "refused without arguments": (CHAT, events(tool("drop_all"), END)),
     "refused at the end mark": (CHAT, events(tool("drop_all"))),
+    "refused without an end mark": (CHAT, events(tool("drop_all"), done=False)),
+    "refused behind its usage": (CHAT, events(tool("rm"), USAGE, done=False)),
+    "refused behind another choice": (
+        CHAT,
+        events(tool("rm"), {"choices": [{"index": 1, "delta": {"content": "a"}}]}, done=False),
+    ),
     "function_call": (CHAT, events(delta(function_call={"name": "rm", "arguments": "{}"}), END)),
     "malformed": (CHAT, b"data: {\n\ndata: [DONE]\n\n"),
+    "malformed: a line that ends otherwise": (
+        CHAT,
+        events(tool("rm", "{}")).replace(b"data:", b": ping\rdata:"),
+    ),
     "crlf": (CHAT, events(delta(content="a"), END, USAGE).replace(b"\n", b"\r\n")),
     "comments": (CHAT, b": ping\n\n" + events(delta(content="a"), END, USAGE)),
     "responses": (
@@ -86,6 +96,21 @@ STREAMS = {
     "responses refused": (
         b"/v1/responses",
         events({"type": "response.output_item.added", "item": {"type": "computer_call"}}),
+    ),
+    "responses refused when it's done": (
+        b"/v1/responses",
+        events(
+            {"type": "response.output_item.done", "item": {"type": "function_call", "name": "rm"}}
+        ),
+    ),
+    "responses refused at the end": (
+        b"/v1/responses",
+        events(
+            {
+                "type": "response.completed",
+                "response": {"output": [{"type": "function_call", "name": "rm"}]},
+            }
+        ),
     ),
     "anthropic": (
         b"/v1/messages",
@@ -146,12 +171,20 @@ def test_each_ends_as_its_name_says(name: str) -> None:
         assert code == "tool_not_granted"
         assert b"rm" not in out
         assert b"{}" not in out.replace(b'"delta": {}', b""), "no arguments of it"
-    elif name == "malformed":
+    elif name.startswith("malformed"):
         assert code == "upstream_malformed"
     else:
         assert code == ""
         assert out == data.replace(b"\r\n", b"\n")
         assert (reader.usage.input, reader.usage.output) == (7, 5)
+
+
+def test_an_event_without_an_end() -> None:
+    reader = follower(CHAT)
+    for _ in range(20):
+        assert reader.feed(b"x" * 1_000_000) == b""
+    with pytest.raises(Refused, match="without an end"):
+        reader.feed(b"x")
 
 
 def test_usage_that_nobody_asked_for_stays_here() -> None:
