@@ -402,9 +402,9 @@ def test_answer_that_breaks_off(client: openai.OpenAI, upstream: Upstream) -> No
 
 def test_time_out_of_the_client(client: openai.OpenAI, upstream: Upstream, reached: Any) -> None:
     """The upstream is told: it may stop."""
-    with upstream.behaving(first_byte=5):
+    with upstream.behaving(first_byte=20):
         with pytest.raises(openai.APITimeoutError):
-            client.with_options(timeout=0.3).chat.completions.create(
+            client.with_options(timeout=0.8).chat.completions.create(
                 model="demo-small", messages=SAY
             )
         upstream.wait(lambda it: it.open == 0, 2)
