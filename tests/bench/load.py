@@ -55,7 +55,7 @@ def wrk(contestant: Contestant, *, clients: int, seconds: float) -> dict[str, fl
     if found["refused"] or found["broken"]:
         raise RuntimeError(f"{contestant.name}: {found}")
     found["cpu"] = contestant.cpu - used
-    found["rate"] = found["requests"] / found["seconds"]
+    found["rate"] = max(1, found["requests"]) / found["seconds"]
     return found
 
 
