@@ -36,14 +36,19 @@ class Contestant:
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
+    def pid(self) -> int:
+        """0 where there is no process."""
+        return self.process.pid if self.process else 0
+
+    @property
     def cpu(self) -> float:
         """Seconds of CPU that it has used."""
-        return cpu(self.process.pid) if self.process else 0.0
+        return cpu(self.pid) if self.pid else 0.0
 
     @property
     def memory(self) -> float:
         """MB that it holds (resident)."""
-        return memory(self.process.pid) if self.process else 0.0
+        return memory(self.pid) if self.pid else 0.0
 
 
 def _family(pid: int) -> list[int]:

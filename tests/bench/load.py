@@ -168,11 +168,13 @@ async def first_tokens(
     A call that has none within `PATIENCE` counts as that, and is left.
     """
     data, found = stream(contestant, shape), []
+    tokens, _, apart, _ = shape.split()
+    length = int(tokens) * int(apart) / 1000
     until = time.monotonic() + seconds
 
     async def client(number: int) -> None:
-        # Not all in one step: that would measure how calls queue behind each other.
-        await asyncio.sleep(number / clients * 0.2)
+        # Spread over the length of a stream: in step they would queue behind each other.
+        await asyncio.sleep(number / clients * length)
         caller = Caller(contestant.stream, contestant.stream_key or contestant.key)
         while time.monotonic() < until:
             call = await caller.begin(data)
