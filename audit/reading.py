@@ -72,6 +72,12 @@ class Step:
     said: str = ""
 
 
+def _asked(data: dict[str, Any]) -> str:
+    if "raises" in data:
+        return "a larger budget"
+    return duration(dt.timedelta(seconds=int(data.get("duration_seconds", 0))))
+
+
 def _time(text: object) -> str:
     try:
         moment = timezone.localtime(dt.datetime.fromisoformat(str(text)))
@@ -85,9 +91,8 @@ def sentence(row: AuditEvent) -> str:
     data, actor = row.data, row.actor
     match row.event:
         case Event.REQUEST_FILED:
-            asked = dt.timedelta(seconds=int(data.get("duration_seconds", 0)))
             what = row.subject.removeprefix(f"{actor} on ")
-            return f"{actor} asked for {duration(asked)} on {what}"
+            return f"{actor} asked for {_asked(data)} on {what}"
         case Event.REQUEST_APPROVED | Event.REQUEST_DENIED | Event.REQUEST_CANCELLED:
             whose = row.subject.removeprefix(f"{actor} on ")
             verb = row.get_event_display().removesuffix(" the request")
@@ -155,8 +160,7 @@ def short(row: AuditEvent) -> str:
     name = f"…{row.subject[-6:]}"
     match row.event:
         case Event.REQUEST_FILED:
-            asked = dt.timedelta(seconds=int(data.get("duration_seconds", 0)))
-            return f"{actor} asked for {duration(asked)}"
+            return f"{actor} asked for {_asked(data)}"
         case Event.REQUEST_APPROVED if data.get("automatic"):
             return "Decided by its policy"
         case Event.REQUEST_APPROVED:

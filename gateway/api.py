@@ -71,7 +71,7 @@ class LiveSerializer(serializers.ModelSerializer[Grant]):
     holder = serializers.EmailField(source="holder.email", read_only=True)
     endpoint = serializers.SlugField(source="request.profile.endpoint.slug", read_only=True)
     profile = serializers.SlugField(source="request.profile.slug", read_only=True)
-    scope = ScopeSerializer(read_only=True)
+    scope = ScopeSerializer(source="held", read_only=True)
     credential = serializers.SerializerMethodField(help_text="what is out under it")
     usage = serializers.SerializerMethodField()
     calls_last_minute = serializers.SerializerMethodField()

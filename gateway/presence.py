@@ -49,11 +49,12 @@ def calls_inside(user: User) -> Any:
 def with_parts(rows: Grants) -> Grants:
     """With all that a row of the live page shows."""
     return rows.select_related("holder", "request__profile__endpoint", "meter").prefetch_related(
+        "raises",
         Prefetch(
             "credentials",
             queryset=Credential.objects.filter(state=CredentialState.ACTIVE).order_by("-id"),
             to_attr="out",
-        )
+        ),
     )
 
 
