@@ -274,6 +274,21 @@ def test_ending_many_asks_postgresql_as_often_for_each(
         assert end_due_grants() == 6
 
 
+@pytest.mark.django_db
+def test_many_are_ended_in_batches_each_its_own_transaction(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("credentials.actions.BATCH", 2)
+    first = world.grant()
+    for _ in range(4):
+        world.grant(profile=first.request.profile)
+    row = declare(endpoint_of(first).owner, endpoint_of(first))
+    assert [end_due_grants(), end_due_grants()] == [2, 2]
+    # It may be lifted before the rest is done.
+    raise_stop(row, endpoint_of(first).owner)
+    assert [end_due_grants(), end_due_grants()] == [1, 0]
+
+
 @pytest.mark.usefixtures("committed")
 def test_a_stop_that_races_check_outs_and_approvals_leaves_nothing_live(world: World) -> None:
     profile = world.profile()
