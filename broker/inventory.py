@@ -102,6 +102,7 @@ class _Endpoint(StrictSerializer):
         child=serializers.CharField(max_length=300), default=list
     )
     key_header = serializers.CharField(max_length=60, default="", allow_blank=True)
+    max_stale = serializers.IntegerField(min_value=0, max_value=300, default=None, allow_null=True)
     owner = serializers.EmailField()
     profiles = _Profile(many=True, default=list)
 

@@ -50,6 +50,7 @@ class Live:
     dialects: frozenset[str]
     upstreams: tuple[str, ...]
     key_header: str
+    max_stale: int | None
     critical: bool
     aliases: dict[str, str]
     scope: Scope
@@ -58,7 +59,7 @@ class Live:
     def of(cls, facts: tuple[Any, ...]) -> Self:
         """The facts of `Holds`, read."""
         credential, grant, profile, holder, endpoint_id, endpoint = facts[:6]
-        dialects, url, further, key_header, risk, aliases, scope = facts[6:]
+        dialects, url, further, key_header, max_stale, risk, aliases, scope = facts[6:]
         return cls(
             credential=credential,
             grant=grant,
@@ -69,6 +70,7 @@ class Live:
             dialects=frozenset(dialects),
             upstreams=tuple(each.rstrip("/") for each in (url, *further)),
             key_header=key_header,
+            max_stale=max_stale,
             critical=risk == "critical",
             aliases=json.loads(aliases),
             scope=Scope.parse(json.loads(scope)),
@@ -114,6 +116,7 @@ def holding(credentials: Iterable[uuid.UUID]) -> dict[uuid.UUID, Holds]:
             f"{endpoint}__upstream_url",
             f"{endpoint}__further_upstreams",
             f"{endpoint}__key_header",
+            f"{endpoint}__max_stale",
             f"{endpoint}__risk",
             # As text: reading the JSON of each again each second would be work for nothing.
             Cast("grant__request__profile__aliases", TextField()),

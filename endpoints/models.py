@@ -101,6 +101,12 @@ class Endpoint(models.Model):
         help_text="in which the upstream takes its key, as its whole value; "
         "empty: as its dialect has it; none: it takes no key",
     )
+    max_stale = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        help_text="seconds for which gateways serve what they know while the database can't be "
+        "asked; empty: as gateways are set, and none where the risk is critical",
+    )
     owner = models.ForeignKey(User, on_delete=models.PROTECT, related_name="owned_endpoints")
     created_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
     retired_at = models.DateTimeField(null=True, blank=True)
@@ -117,6 +123,11 @@ class Endpoint(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(dialects__len__gt=0), name="endpoint_speaks_something"
+            ),
+            models.CheckConstraint(
+                condition=Q(max_stale=None) | Q(max_stale__lte=300),
+                name="endpoint_max_stale_minutes",
+                violation_error_message="At most 300 seconds.",
             ),
         ]
 

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 from django.db import DataError, connection, transaction
@@ -153,7 +154,7 @@ def _insert(records: list[Record]) -> None:
             cursor.execute(_WRITE, _values(records))
 
 
-def _values(records: list[Record]) -> dict[str, object]:
+def _values(records: list[Record]) -> dict[str, Any]:
     # PostgreSQL's text has no NUL, and a model may call a tool by any name.
     batch = orjson.dumps(records).replace(b"\\u0000", b"\\ufffd").decode()
     return {"batch": batch, "now": time.time(), "most": MOST_TOOLS}

@@ -72,7 +72,11 @@ class Entry:
 
     def is_stale(self, moment: float) -> bool:
         """Whether it was last confirmed too long ago to be served on."""
-        most = 0.0 if self.live.critical else settings.KEYTURN_GATEWAY_MAX_STALE
+        most: float = settings.KEYTURN_GATEWAY_MAX_STALE
+        if self.live.critical:
+            most = 0
+        elif self.live.max_stale is not None:
+            most = self.live.max_stale
         return moment - self.confirmed > max(most, 2 * POLL)
 
     def end(self) -> None:

@@ -62,16 +62,14 @@ def grant(world: World, profile: AccessProfile, reviewer: User) -> Grant:
 
 
 def ask(grant: Grant, by: User | None = None, **fields: Any) -> AccessRequest:
-    return file_request(
-        **{
-            "by": by or grant.holder,
-            "profile_id": grant.request.profile_id,
-            "justification": "The replay is longer than I thought.",
-            "scope": {"token_budget": 4000},
-            "raises": grant.pk,
-        }
-        | fields
-    )
+    usual: dict[str, Any] = {
+        "by": by or grant.holder,
+        "profile_id": grant.request.profile_id,
+        "justification": "The replay is longer than I thought.",
+        "scope": {"token_budget": 4000},
+        "raises": grant.pk,
+    }
+    return file_request(**usual | fields)
 
 
 def approve(request: AccessRequest, by: User, **less: Any) -> Review:

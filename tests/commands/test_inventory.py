@@ -135,12 +135,13 @@ def test_upstreams_and_the_header_of_their_key(apply) -> None:
     text = EXAMPLE.read_text().replace(
         "dialects: [http]",
         "dialects: [http]\n    further_upstreams: [http://127.0.0.1:8091]\n"
-        "    key_header: X-Console-Key",
+        "    key_header: X-Console-Key\n    max_stale: 0",
     )
     apply(text)
     console = Endpoint.objects.get(slug="model-console")
     assert console.further_upstreams == ["http://127.0.0.1:8091"]
     assert console.key_header == "X-Console-Key"
+    assert console.max_stale == 0
     wrong = text.replace("http://127.0.0.1:8091", "ftp://127.0.0.1")
     with pytest.raises(CommandError, match="http or https"):
         apply(wrong)

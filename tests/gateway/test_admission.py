@@ -187,7 +187,19 @@ def live(*dialects: str, **scope: set[str]) -> Live:
     held = Scope.parse({name: sorted(values) for name, values in scope.items()})
     one = uuid.uuid4()
     return Live(
-        one, one, one, "ana@example.com", one, "e", frozenset(dialects), (), "", False, {}, held
+        one,
+        one,
+        one,
+        "ana@example.com",
+        one,
+        "e",
+        frozenset(dialects),
+        (),
+        "",
+        None,
+        False,
+        {},
+        held,
     )
 
 

@@ -28,7 +28,8 @@ def board(upstream: Upstream, gateway: RunningGateway, django_db_blocker: Any) -
 def open_socket(board: Dashboard, path: str = "/admin/ws", **options: Any) -> ClientConnection:
     headers = {"Authorization": f"Bearer {board.secret}"} | options.pop("headers", {})
     url = f"{board.gateway.url.replace('http', 'ws', 1)}/e/{board.slug}{path}"
-    return connect(url, additional_headers=headers, proxy=None, **options)
+    opened: ClientConnection = connect(url, additional_headers=headers, proxy=None, **options)
+    return opened
 
 
 def refused(board: Dashboard, path: str = "/admin/ws", **options: Any) -> tuple[int, str]:
