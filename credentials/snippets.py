@@ -29,6 +29,8 @@ def snippets(endpoint: Endpoint, gateway: str, model: str) -> list[Snippet]:
     if Dialect.ANTHROPIC in endpoint.dialects:
         lines.append(f"export ANTHROPIC_BASE_URL={base}")
         keys.append("ANTHROPIC_API_KEY")
+    if Dialect.HTTP in endpoint.dialects:
+        keys.append("KEYTURN_KEY")
     # Typed into a prompt, the credential stays out of the shell's history.
     lines.append("printf 'Credential: '; read -rs KEY; echo; \\")
     lines.append("export " + " ".join(f'{key}="$KEY"' for key in keys))
@@ -74,6 +76,15 @@ answer = client.messages.create(
     messages=[{{"role": "user", "content": "Hello"}}],
 )
 print(answer.content[0].text)""",
+            )
+        )
+    if Dialect.HTTP in endpoint.dialects:
+        found.append(
+            Snippet(
+                "http",
+                "HTTP",
+                f"""curl {base}/ \\
+  -H "Authorization: Bearer $KEYTURN_KEY\"""",
             )
         )
     return found

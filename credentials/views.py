@@ -14,7 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from accessrequests.actions.choosing import room
 from accessrequests.models import AccessRequest, Grant, Grants
-from accessrequests.permissions import can_end
+from accessrequests.permissions import can_end, check_hold
 from accessrequests.routing import reviewers_of
 from accessrequests.states import EndReason, RequestState
 from accounts.door import fetch
@@ -22,11 +22,12 @@ from accounts.models import User
 from accounts.session import person
 from audit import clock
 from audit.reading import timeline
+from broker.errors import Conflict
 from credentials import actions
 from credentials.models import Credential
 from credentials.snippets import snippets
 from credentials.states import CredentialState
-from endpoints.models import AccessProfile, EmergencyStop, Endpoint
+from endpoints.models import AccessProfile, Dialect, EmergencyStop, Endpoint
 
 ENDED_SHOWN = dt.timedelta(days=30)
 ROWS = 8
@@ -169,6 +170,13 @@ def _ended(user: User, now: dt.datetime) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def opens_in_browser(grant: Grant) -> bool:
+    """Whether there are pages that this grant lets a browser read."""
+    return Dialect.HTTP in grant.request.profile.endpoint.dialects and any(
+        operation.startswith(("GET ", "* ")) for operation in grant.allowed.operations
+    )
+
+
 def _waits(row: AccessRequest) -> bool:
     return row.state == RequestState.PENDING
 
@@ -233,6 +241,7 @@ def _page(user: User, grant: Grant) -> dict[str, Any]:
         "snippets": snippets(
             endpoint, settings.KEYTURN_GATEWAY_URL, min(grant.allowed.models, default="")
         ),
+        "opens": live and mine and opens_in_browser(grant),
         "base_url": f"{settings.KEYTURN_GATEWAY_URL}/e/{endpoint.slug}",
         "steps": timeline(grant.pk, grant.request_id, *(item.pk for item in credentials)),
     }
@@ -263,6 +272,37 @@ def grant_check_out(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
     grant = fetch(_with_parts(Grant.objects.visible_to(user)), pk)
     context = _page(user, grant) | {"secret": checked_out.secret}
     return render(request, "credentials/grant.html", context)
+
+
+@never_cache
+@sensitive_variables("checked_out", "context")
+@require_http_methods(["GET", "HEAD", "POST"])
+def grant_open(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
+    """Mint a credential and have the browser hand it to the gateway, which opens a session on it.
+
+    As in `grant_check_out`, it is in this one answer: in a form that goes to the gateway alone.
+    """
+    if request.method != "POST":
+        return redirect("grant", pk=pk)
+    user = person(request)
+    grant = fetch(_with_parts(Grant.objects.visible_to(user)), pk)
+    check_hold(user, grant)
+    endpoint = grant.request.profile.endpoint
+    if not opens_in_browser(grant):
+        raise Conflict(f"{endpoint} isn’t opened in a browser: it has no pages.")
+    checked_out = actions.check_out(by=user, grant_id=pk)
+    gateway = settings.KEYTURN_GATEWAY_URL
+    context = {
+        "endpoint": endpoint,
+        "action": f"{gateway}/e/{endpoint.slug}/.keyturn/session",
+        "secret": checked_out.secret,
+    }
+    response = render(request, "credentials/open.html", context)
+    # To these the policy is added; nothing else on this page differs from the others.
+    response._csp_update = {"form-action": [gateway]}  # type: ignore[attr-defined]
+    # The gateway takes it from a page of the portal's alone, and must be told that it is one.
+    response["Referrer-Policy"] = "strict-origin"
+    return response
 
 
 @never_cache

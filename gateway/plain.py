@@ -115,6 +115,7 @@ def check_held(entry: "Entry", method: str, path: str) -> None:
 async def serve(call: "Call", entry: "Entry", rest: bytes, headers: Headers) -> None:
     """Pass one call on and its answer back. Raises Refused."""
     live, gateway, path = entry.live, call.gateway, rest.decode()
+    call.dialect, call.record.dialect = HTTP, HTTP.name
     check(rest, call.scope["query_string"])
     check_held(entry, call.record.method, path)
     if b"service-worker" in headers:

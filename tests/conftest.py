@@ -123,9 +123,14 @@ def process_environment(servers: Servers, role: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _running(
-    role: str, argv: list[str], ready: str, servers: Servers, environment: dict[str, str]
+    role: str,
+    argv: list[str],
+    ready: str,
+    servers: Servers,
+    environment: dict[str, str],
+    port: int | None = None,
 ) -> Iterator[Running]:
-    port = free_port()
+    port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
         [sys.executable, "-m", *argv, "--port", str(port)],
@@ -144,19 +149,23 @@ def _running(
 
 
 @contextlib.contextmanager
-def running_gateway(servers: Servers, **environment: str) -> Iterator[RunningGateway]:
+def running_gateway(
+    servers: Servers, *, port: int | None = None, **environment: str
+) -> Iterator[RunningGateway]:
     """Run a gateway until the block ends."""
     argv = ["uvicorn", "gateway.asgi:application", "--no-access-log", "--log-level=warning"]
-    with _running("gateway", argv, "/healthz", servers, environment) as process:
+    with _running("gateway", argv, "/healthz", servers, environment, port) as process:
         yield RunningGateway(process.url, process.process)
 
 
 @contextlib.contextmanager
-def running_web(servers: Servers, **environment: str) -> Iterator[Running]:
+def running_web(
+    servers: Servers, *, port: int | None = None, **environment: str
+) -> Iterator[Running]:
     """Run portal and API until the block ends."""
     argv = ["granian", "--interface=wsgi", "--no-ws", "--blocking-threads=4"]
     argv += ["--log-level=warning", "broker.wsgi:application"]
-    with _running("web", argv, "/healthz/", servers, environment) as process:
+    with _running("web", argv, "/healthz/", servers, environment, port) as process:
         yield process
 
 

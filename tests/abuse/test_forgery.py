@@ -119,6 +119,7 @@ def test_a_form_of_another_site_changes_nothing(
         (grant.holder, "request-again", pending.pk),
         (grant.holder, "request-new", pending.profile_id),
         (grant.holder, "grant-check-out", grant.pk),
+        (grant.holder, "grant-open", grant.pk),
         (grant.holder, "grant-end", grant.pk),
     ]
     for user, name, pk in moves:
@@ -152,7 +153,7 @@ def test_no_page_is_framed_and_no_script_of_a_page_runs(grant: Grant) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["request-review", "request-cancel", "grant-check-out", "grant-end"]
+    "name", ["request-review", "request-cancel", "grant-check-out", "grant-open", "grant-end"]
 )
 def test_following_a_link_changes_nothing(name: str, grant: Grant, world: World) -> None:
     pending = world.request(profile=grant.request.profile, requester=grant.holder)

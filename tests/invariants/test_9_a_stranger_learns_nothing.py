@@ -70,6 +70,7 @@ ROUTES = {
     ("request-again", POST): "request",
     ("grant", GET): "grant",
     ("grant-check-out", POST): "grant",
+    ("grant-open", POST): "grant",
     ("grant-end", POST): "grant",
     ("grant-extend", GET): "grant",
     ("grant-extend", POST): "grant",

@@ -60,3 +60,44 @@ def test_an_ended_grant_gives_none(world: World, signed_in: Any) -> None:
     assert response.status_code == 409
     assert "This grant ended" in response.content.decode()
     assert "secret-value" not in response.content.decode()
+
+
+@pytest.fixture
+def dashboard_grant(world: World) -> Any:
+    endpoint = world.endpoint(dialects=["http"], kind="dashboard")
+    scope = {"operations": ["GET /admin/"]}
+    return world.grant(profile=world.profile(endpoint=endpoint, models=None, scope=scope))
+
+
+def test_opening_in_a_browser_hands_it_to_the_gateway_alone(
+    dashboard_grant: Any, signed_in: Any
+) -> None:
+    grant = dashboard_grant
+    client = signed_in(grant.holder)
+    page = client.get(reverse("grant", kwargs={"pk": grant.pk}))
+    assert "Open in browser" in page.content.decode()
+    assert "form-action 'self';" in page["Content-Security-Policy"]
+    response = client.post(reverse("grant-open", kwargs={"pk": grant.pk}))
+    found = re.search(r'name="credential" value="([^"]+)"', response.content.decode())
+    assert found
+    secret = found[1]
+    assert response.content.decode().count(secret) == 1
+    assert "no-store" in response["Cache-Control"]
+    assert response["Referrer-Policy"] == "strict-origin"
+    assert "form-action 'self' http://localhost:8080;" in response["Content-Security-Policy"]
+    action = f"http://localhost:8080/e/{grant.request.profile.endpoint.slug}/.keyturn/session"
+    assert f'action="{action}"' in response.content.decode()
+    assert secret not in str(client.cookies) + str(response.headers)
+    assert not any(secret in str(vars(row)) for row in AuditEvent.objects.all())
+    again = client.post(reverse("grant-open", kwargs={"pk": grant.pk}))
+    assert again.status_code == 200
+    assert sorted(grant.credentials.values_list("state", flat=True)) == ["active", "revoking"]
+
+
+def test_what_has_no_pages_is_not_opened(world: World, signed_in: Any) -> None:
+    grant = world.grant()
+    client = signed_in(grant.holder)
+    page = client.get(reverse("grant", kwargs={"pk": grant.pk}))
+    assert "Open in browser" not in page.content.decode()
+    assert client.post(reverse("grant-open", kwargs={"pk": grant.pk})).status_code == 409
+    assert not grant.credentials.exists()

@@ -44,6 +44,7 @@ def _url(name: str, cast: dict[str, Any]) -> str:
         "grant": cast["grant"].pk,
         "grant-end": cast["grant"].pk,
         "grant-check-out": cast["grant"].pk,
+        "grant-open": cast["grant"].pk,
     }
     return reverse(name, kwargs={"pk": of[name]})
 
@@ -101,6 +102,10 @@ def test_reading(cast: dict[str, Any], signed_in: Any, name: str, who: str, stat
         ("grant-check-out", "auditor", 403),
         ("grant-check-out", "teammate", 404),
         ("grant-check-out", "stranger", 404),
+        ("grant-open", "reviewer", 403),
+        ("grant-open", "auditor", 403),
+        ("grant-open", "teammate", 404),
+        ("grant-open", "stranger", 404),
     ],
 )
 def test_doing(cast: dict[str, Any], signed_in: Any, name: str, who: str, status: int) -> None:
@@ -122,6 +127,7 @@ def test_doing(cast: dict[str, Any], signed_in: Any, name: str, who: str, status
         "request-again",
         "grant-end",
         "grant-check-out",
+        "grant-open",
     ],
 )
 def test_a_link_never_acts(cast: dict[str, Any], signed_in: Any, name: str) -> None:
