@@ -166,26 +166,29 @@ def _rows(
     only: uuid.UUID | None,
     now: dt.datetime,
 ) -> dict[uuid.UUID, list[Inside]]:
-    """Those of each group that called last, in one query however many groups there are."""
+    """Those of each group that called last, in as many queries however many groups there are."""
+    # Ranked by their keys alone: sorting whole rows of ten thousand grants takes three times as
+    # long.
     ranked = (
-        with_parts(rows.filter(**{f"{key}__in": shown}))
+        rows.filter(**{f"{key}__in": shown})
+        .order_by()
         .annotate(
-            group_key=F(key),
             place=Window(
                 RowNumber(),
                 partition_by=[F(key)],
                 order_by=[F("meter__last_call_at").desc(nulls_last=True), F("pk").desc()],
-            ),
+            )
         )
         .filter(place__lte=ROWS if only is None else ROWS_OF_ONE)
-        .order_by("place")
+        .values_list("pk", key, "place")
     )
-    found: dict[uuid.UUID, list[Inside]] = {}
-    grants: list[Any] = list(ranked)
+    places = {pk: (place, group) for pk, group, place in ranked}
+    grants: list[Any] = list(with_parts(Grant.objects.filter(pk__in=places)).order_by())
     rate = rates_of(grants, now)
-    for grant in grants:
+    found: dict[uuid.UUID, list[Inside]] = {}
+    for grant in sorted(grants, key=lambda each: places[each.pk][0]):
         owned = grant.request.profile.endpoint.owner_id == user.pk
-        found.setdefault(grant.group_key, []).append(
+        found.setdefault(places[grant.pk][1], []).append(
             Inside(
                 grant,
                 Usage.of(grant),

@@ -1,4 +1,4 @@
-"""An emergency stop, as clients of a running gateway meet it: nothing sweeps here."""
+"""A stop and use, as clients of a running gateway meet them: nothing sweeps here."""
 
 import threading
 import time
@@ -12,6 +12,7 @@ from accessrequests.models import Grant
 from audit import clock
 from credentials.actions import check_out
 from credentials.stopping import end_all, lift, stop
+from tests.api.callers import Caller
 from tests.conftest import RunningGateway
 from tests.invariants.races import at_once
 from tests.world import World
@@ -94,3 +95,27 @@ def test_lifting_before_any_sweep_opens_nothing_again(
             client.models.list()
     with client_of(gateway, world.grant(profile=grant.request.profile)) as again:
         again.models.list()
+
+
+def test_what_a_running_gateway_recorded_is_on_the_pages(
+    gateway: RunningGateway, world: World
+) -> None:
+    grant = world.grant(profile=world.profile(with_key=True))
+    with client_of(gateway, grant) as client:
+        client.chat.completions.create(model="demo-small", messages=SAY)
+        with pytest.raises(openai.PermissionDeniedError):
+            client.chat.completions.create(model="unheard-of", messages=SAY)
+    holder = Caller(grant.holder)
+    deadline = time.monotonic() + 5
+    while (usage := holder.get(f"grants/{grant.pk}/usage/").json())["calls"] < 2:
+        assert time.monotonic() < deadline, usage
+        time.sleep(0.1)
+    assert usage["refused"] == 1
+    assert usage["tokens"] == usage["input_tokens"] + usage["output_tokens"] > 0
+    last, first = holder.get(f"grants/{grant.pk}/calls/").json()["results"]
+    assert (first["model"], first["status"], first["refusal"]) == ("demo-small", 200, "")
+    assert last["status"] == 403
+    assert last["refusal"]
+    owner = Caller(grant.request.profile.endpoint.owner)
+    [row] = owner.get("live/").json()["results"]
+    assert (row["calls_last_minute"], row["refused_last_minute"]) == (2, 1)
