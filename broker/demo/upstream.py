@@ -3,7 +3,7 @@
 It is no language model and says so in every answer. What it does for real is what a gateway has
 to get right: it refuses unknown keys, streams in OpenAI's, Anthropic's and Ollama's dialects,
 reports usage, calls tools, and can be slow. Models: demo-small, demo-large, demo-slow (one word a
-second), demo-embed.
+second), demo-embed. It has a dashboard too.
 """
 
 import asyncio
@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import ClientConnectionResetError, web
+
+from broker.demo import console
 
 LABEL = "[Keyturn demo upstream, not a language model]"
 MODELS = ("demo-small", "demo-large", "demo-slow", "demo-embed")
@@ -323,6 +325,7 @@ def make_app(key: str) -> web.Application:
         raise ValueError("the demo upstream needs a key to check")
     app = web.Application(middlewares=[_check_key], client_max_size=20_000_000)
     app[KEY] = key
+    console.add_to(app, LABEL, MODELS)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/v1/models", models)
     app.router.add_post("/v1/chat/completions", chat)

@@ -6,6 +6,7 @@ import ollama
 import openai
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 
 from broker.demo.upstream import make_app
 
@@ -57,3 +58,19 @@ def test_each_sdk_is_answered_in_its_own_dialect() -> None:
     assert len(answers) == 7
     assert set(answers) == {answers[0]}
     assert answers[0].endswith("You said: hello there")
+
+
+def test_its_dashboard_loads_and_unloads() -> None:
+    async def walk() -> list[str]:
+        async with TestClient(TestServer(make_app("sk-demo"))) as client:
+            headers = {"Authorization": "Bearer sk-demo"}
+            pages = [await (await client.get("/", headers=headers)).text()]
+            for verb in ("load", "unload"):
+                answer = await client.post(f"/models/demo-slow/{verb}", headers=headers)
+                pages.append(await answer.text())
+            assert (await client.post("/models/none/load", headers=headers)).status == 404
+            assert (await client.get("/")).status == 401
+            return pages
+
+    pages = asyncio.run(walk())
+    assert ["models/demo-slow/unload" in page for page in pages] == [False, True, False]
