@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
-Each section is written by `make bench`, which keeps the raw figures in build/bench/. Compare the
-ratios: the absolute times are one shared machine's.
+Each section is written by `make bench` (the gateway's also by `make bench-gateway`), which keeps
+the raw figures in build/bench/. Compare the ratios: the absolute times are one shared machine's.
 """
 
 
