@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application: `uvicorn gateway.asgi:application`."""
+"""The gateway as an ASGI application: served by `python -m gateway`."""
 
 import logging
 import os

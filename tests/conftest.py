@@ -153,7 +153,7 @@ def running_gateway(
     servers: Servers, *, port: int | None = None, **environment: str
 ) -> Iterator[RunningGateway]:
     """Run a gateway until the block ends."""
-    argv = ["uvicorn", "gateway.asgi:application", "--no-access-log", "--log-level=warning"]
+    argv = ["gateway", "--no-access-log", "--no-proxy-headers", "--log-level=warning"]
     with _running("gateway", argv, "/healthz", servers, environment, port) as process:
         yield RunningGateway(process.url, process.process)
 

@@ -20,14 +20,15 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "broker.wsgi:application",
     ),
     "gateway": (
-        "uvicorn",
+        "python",
+        "-m",
+        "gateway",
         "--no-access-log",
         "--no-server-header",
         # Who calls is on record: anybody on this host could say that they're somebody else.
         "--no-proxy-headers",
         # Streams that are still open after this many seconds are cut.
         "--timeout-graceful-shutdown=15",
-        "gateway.asgi:application",
     ),
     "worker": (
         "celery",

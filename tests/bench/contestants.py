@@ -193,7 +193,7 @@ def bare(to: Upstreams) -> Iterator[Contestant]:
     """tests.bench.bare, as the gateway is served."""
     port = free_port()
     argv = [sys.executable, "-m", "uvicorn", "tests.bench.bare:application", "--no-access-log"]
-    argv += ["--log-level=warning", f"--port={port}"]
+    argv += ["--no-proxy-headers", "--log-level=warning", f"--port={port}"]
     url = f"http://127.0.0.1:{port}/"
     with process(argv, url, BENCH_FAST=to.fast, BENCH_STREAM=to.stream) as running:
         yield Contestant("bare", *_addresses(port), process=running)

@@ -103,7 +103,7 @@ def play(told: Story, world: World, servers: Servers, stack: ExitStack) -> None:
     argv = {
         "web": ["granian", "--interface=wsgi", "--no-ws", "--blocking-threads=2", "--access-log",
                 "--port", str(ports["web"]), "broker.wsgi:application"],
-        "gateway": ["uvicorn", "gateway.asgi:application", "--port", str(ports["gateway"])],
+        "gateway": ["gateway", "--port", str(ports["gateway"])],
         "worker": ["celery", "-A", "broker.celery", "worker", "-B", "--pool=solo",
                    "--loglevel=DEBUG", "--schedule", str(told.logs / "beat")],
     }  # fmt: skip
