@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 from accessrequests.models import AccessRequest, Grant
-from accounts.actions import create_token
+from accounts.actions import create_token, join_group
+from accounts.models import User
 from credentials.models import Credential
 from credentials.states import CredentialState
 from tests.canary import scan
@@ -169,6 +170,7 @@ def play(told: Story, world: World, servers: Servers, stack: ExitStack) -> None:
             secret = re.search(r"\b(?:hv)?s\.[A-Za-z0-9_\-.]{20,}", shown.text)
             assert secret is not None, shown.text
             told.secrets["third"] = secret[0]
+            open_in_browser(told, world, own, urls, requester)
         use(told, f"{urls['gateway']}/e/{profile.endpoint.slug}/v1")
         ask_about(told, api, f"{urls['gateway']}/authz/{profile.endpoint.slug}")
         # A token in a path or a query is what access logs are afraid of.
@@ -182,6 +184,36 @@ def play(told: Story, world: World, servers: Servers, stack: ExitStack) -> None:
             )
         )
         use_ended(told, f"{urls['gateway']}/e/{profile.endpoint.slug}/v1")
+
+
+def open_in_browser(
+    told: Story, world: World, own: httpx.Client, urls: dict[str, str], requester: User
+) -> None:
+    """A dashboard, with a session at the gateway."""
+    scope = {"operations": ["GET /admin/"]}
+    endpoint = world.endpoint(dialects=["http"], kind="dashboard")
+    profile = world.profile(endpoint=endpoint, models=None, scope=scope)
+    join_group(by=None, user=requester, group=profile.requesters)
+    grant = world.grant(profile=profile, requester=requester)
+    page = own.get(f"{urls['web']}/grants/{grant.pk}/")
+    opened = own.post(
+        f"{urls['web']}/grants/{grant.pk}/open/",
+        data={"csrfmiddlewaretoken": csrf_of(page)},
+        headers={"Origin": urls["web"]},
+    )
+    secret = re.search(r'name="credential" value="([^"]+)"', opened.text)
+    assert secret is not None, opened.text
+    told.secrets["opened"] = secret[1]
+    base = f"{urls['gateway']}/e/{endpoint.slug}"
+    session = httpx.post(
+        f"{base}/.keyturn/session",
+        data={"credential": secret[1]},
+        headers={"Origin": urls["web"]},
+    )
+    told.secrets["session"] = session.cookies["keyturn-gateway"]
+    cookie = {"Cookie": f"keyturn-gateway={told.secrets['session']}"}
+    answer = httpx.get(f"{base}/admin/", headers=cookie)
+    assert answer.status_code == 200, answer.text
 
 
 def sign_in_at(client: httpx.Client, url: str, email: str, password: str) -> int:
