@@ -107,7 +107,13 @@ def test_use_shows_as_it_happens(visit: Visit, at: Inside) -> None:
     expect(page.get_by_role("row")).to_have_count(2)
 
 
-@pytest.mark.parametrize("phone", [False, True], ids=["desk, light", "phone, dark"])
+@pytest.mark.parametrize(
+    "phone",
+    [
+        pytest.param(False, id="desk, light"),
+        pytest.param(True, id="phone, dark", marks=pytest.mark.slow),
+    ],
+)
 def test_axe_finds_nothing(visit: Visit, at: Inside, phone: bool) -> None:
     chidi = visit(dark=phone, phone=phone)
     page = chidi.sign_in(at.chidi)
