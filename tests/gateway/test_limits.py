@@ -58,7 +58,7 @@ class Pass:
 
     def written(self, calls: int) -> Meter:
         """The grant's meter once this many calls were written down."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 15
         while time.monotonic() < deadline:
             meter = Meter.objects.filter(grant=self.grant).first()
             if meter and meter.calls >= calls:
@@ -210,7 +210,7 @@ def test_a_thousand_calls_at_once_never_come_to_more_than_the_budget(
     meter = got.written(1000)
     assert counted <= meter.charged_tokens <= budget
     assert meter.refused == statuses.count(429)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while Holding.objects.filter(grant=got.grant).exclude(tokens=0).exists():
         assert time.monotonic() < deadline, "what nobody uses any more is given back"
         time.sleep(0.1)
