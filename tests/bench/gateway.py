@@ -253,9 +253,12 @@ def _targets(
     def rate(clients: int, beside: str) -> float:
         return whole[clients]["keyturn"]["rate"] / whole[clients][beside]["rate"]
 
-    slower = max(
-        _added(by, "keyturn", "p50") / _added(by, "LiteLLM", "p50") for by in whole.values()
-    )
+    def latency(key: str) -> str:
+        worst = max(
+            _added(by, "keyturn", key) / _added(by, "LiteLLM", key) for by in whole.values()
+        )
+        return f"{worst:.3f}"
+
     later = max(
         by["keyturn"]["p50"] - by["bare"]["p50"] for by in (first[1], first[8], first[64], held)
     )
@@ -266,7 +269,7 @@ def _targets(
     rows = [
         ["requests/s of the bare one's, at 8 / 64 clients", "≥ 0.5", at_both("bare")],
         ["requests/s × LiteLLM, at 8 / 64 clients", "≥ 30", at_both("LiteLLM")],
-        ["added p50 of LiteLLM's, the worst", "≤ 0.05", f"{slower:.3f}"],
+        *([f"added {key} of LiteLLM's, the worst", "≤ 0.05", latency(key)] for key in QUANTILES),
         ["first token over the bare one's, p50, the worst", "≤ 1 ms", f"{later:+.2f} ms"],
     ]
     used = whole[64]["keyturn"]
