@@ -204,7 +204,11 @@ class _Events(Follower):
                 if isinstance(block, dict) and (name := _block_called(block)):
                     self.call(name)
             case "content_block_delta":
-                self.pieces += 1
+                piece = data.get("delta")
+                if isinstance(piece, dict):
+                    self.pieces += any(
+                        piece.get(key) for key in ("text", "partial_json", "thinking")
+                    )
         return whole
 
 

@@ -121,8 +121,9 @@ class _Lines(Follower):
         data = self.parsed(event)
         for name in self.operation.read(data, self.usage):
             self.call(name)
-        if data.get("done") is False:
-            self.pieces += 1
+        message = data.get("message")
+        said = message if isinstance(message, dict) else data
+        self.pieces += any(said.get(key) for key in ("content", "response", "thinking"))
         return event + b"\n"
 
 

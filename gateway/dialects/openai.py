@@ -243,6 +243,17 @@ def check_host(url: object, scope: Scope, param: str) -> None:
         )
 
 
+def _says(delta: Body) -> bool:
+    """Whether it has a piece of output: the role alone, or the name of a call, is none."""
+    calls = [each.get("function") or each.get("custom") for each in dicts(delta.get("tool_calls"))]
+    return any(
+        value for key, value in delta.items() if key not in {"role", "tool_calls", "function_call"}
+    ) or any(
+        call.get("arguments") or call.get("input")
+        for call in dicts([*calls, delta.get("function_call")])
+    )
+
+
 class _Chunks(Follower):
     """Chunks of chat completions and completions."""
 
@@ -266,8 +277,7 @@ class _Chunks(Follower):
             if choice.get("finish_reason"):
                 self._check_names()
                 waits = False
-            else:
-                self.pieces += 1
+            self.pieces += _says(delta) if isinstance(delta, dict) else bool(choice.get("text"))
         if waits or (self._held and not all(map(self.scope.holds_tool, self._names.values()))):
             self._held.append(whole)
             return b""
@@ -414,7 +424,7 @@ class _Events(Follower):
         elif kind == "response.output_item.done":
             self._call_in([data.get("item")])
         elif kind.endswith(".delta"):
-            self.pieces += 1
+            self.pieces += bool(data.get("delta"))
         elif kind in {"response.completed", "response.incomplete", "response.failed"}:
             response = data.get("response")
             if isinstance(response, dict):

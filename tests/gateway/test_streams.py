@@ -201,3 +201,32 @@ def test_noise_is_passed_whole_or_refused(noise: bytes, cuts: list[int]) -> None
     assert code in {"", "upstream_malformed", "tool_not_granted"}
     if b"data:" not in noise and b"\r" not in noise:
         assert out.replace(b"\n", b"") == noise.replace(b"\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "pieces"),
+    [
+        (CHAT, events(delta(role="assistant", content=""), delta(content="a"), END), 1),
+        (CHAT, events(tool("look", ""), tool(None, "{"), tool(None, "}"), END), 2),
+        (b"/v1/completions", events({"choices": [{"text": "a"}]}, {"choices": [{"text": ""}]}), 1),
+        (
+            b"/v1/messages",
+            events(
+                {"type": "content_block_delta", "delta": {"partial_json": ""}},
+                {"type": "content_block_delta", "delta": {"partial_json": "{}"}},
+                {"type": "content_block_delta", "delta": {"signature": "x"}},
+            ),
+            1,
+        ),
+        (
+            b"/api/chat",
+            b'{"message":{"content":"a"},"done":false}\n{"message":{},"done":true}\n',
+            1,
+        ),
+    ],
+)
+def test_what_counts_as_a_piece(path: bytes, data: bytes, pieces: int) -> None:
+    """An answer that ends at its cap has so many: one more would have it cut."""
+    reader = follower(path)
+    assert whole(reader, data, [])[1] == ""
+    assert reader.pieces == pieces
