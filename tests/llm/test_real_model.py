@@ -78,12 +78,11 @@ def test_a_real_model_answers_and_is_metered(gateway: RunningGateway, grant: Gra
     slug = grant.request.profile.endpoint.slug
     with openai.OpenAI(base_url=gateway.base(slug), api_key=secret, max_retries=0) as client:
         assert [model.id for model in client.models.list()] == [MODEL]
-        answer = client.chat.completions.create(
-            model=MODEL,
-            messages=[{"role": "user", "content": "What is the capital of France?"}],
-            temperature=0,
+        # The model isn't tuned to answer: it goes on with a text.
+        answer = client.completions.create(
+            model=MODEL, prompt="Monday, Tuesday, Wednesday,", temperature=0, max_tokens=8
         )
-        assert "Paris" in (answer.choices[0].message.content or "")
+        assert "Thursday" in answer.choices[0].text
         chunks = list(
             client.chat.completions.create(
                 model=MODEL,
