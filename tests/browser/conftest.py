@@ -60,7 +60,7 @@ def browser() -> Iterator[Browser]:
 def site(servers: Servers, django_db_setup: None) -> Iterator[str]:
     """The origin of a portal process, with the demo's sign-ins on its first page."""
     # No worker runs here, so nothing is sent; their settings are there to be looked at.
-    reaches = {
+    reaches: dict[str, Any] = {
         "KEYTURN_EMAIL_URL": "smtp://127.0.0.1:9",
         "KEYTURN_CHAT_URL": "json://127.0.0.1:9/{handle}",
     }

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from credentials.actions import check_out, end_grant
 from credentials.models import Credential
@@ -256,9 +257,9 @@ def test_a_websocket(world: World, gateway: RunningGateway) -> None:
     headers = {"Cookie": session(board)}
     for origin in (None, "null", "https://evil.example", PORTAL):
         with pytest.raises(InvalidStatus) as refused:
-            connect(url, additional_headers=headers, origin=origin, proxy=None)  # type: ignore[arg-type]
+            connect(url, additional_headers=headers, origin=origin and Origin(origin), proxy=None)
         assert refused.value.response.status_code == 403
-    with connect(url, additional_headers=headers, origin=ORIGIN, proxy=None) as socket:  # type: ignore[arg-type]
+    with connect(url, additional_headers=headers, origin=Origin(ORIGIN), proxy=None) as socket:
         socket.send("x")
         assert socket.recv(5) == "x"
         end_grant(grant_id=board.grant.pk, by=board.grant.holder)
