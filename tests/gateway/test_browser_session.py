@@ -257,7 +257,12 @@ def test_a_websocket(world: World, gateway: RunningGateway) -> None:
     headers = {"Cookie": session(board)}
     for origin in (None, "null", "https://evil.example", PORTAL):
         with pytest.raises(InvalidStatus) as refused:
-            connect(url, additional_headers=headers, origin=origin and Origin(origin), proxy=None)
+            connect(
+                url,
+                additional_headers=headers,
+                origin=Origin(origin) if origin else None,
+                proxy=None,
+            )
         assert refused.value.response.status_code == 403
     with connect(url, additional_headers=headers, origin=Origin(ORIGIN), proxy=None) as socket:
         socket.send("x")
