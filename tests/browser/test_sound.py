@@ -102,9 +102,9 @@ def told(person: User, request: AccessRequest) -> None:
 @pytest.mark.parametrize(
     ("phone", "dark"),
     [
-        pytest.param(False, False, id="1440-light"),
+        # The look that the journeys don't have: they are in light, on a wide page.
         pytest.param(True, True, id="390-dark"),
-        # Colours don't depend on the width, nor widths on the colours.
+        pytest.param(False, False, id="1440-light", marks=pytest.mark.slow),
         pytest.param(False, True, id="1440-dark", marks=pytest.mark.slow),
         pytest.param(True, False, id="390-light", marks=pytest.mark.slow),
     ],
