@@ -102,8 +102,10 @@ def test_each_way_of_asking(visit: Visit, world_of_ana: World) -> None:
 
 @pytest.mark.parametrize(
     "look",
-    [{"phone": True, "dark": True}, pytest.param({}, marks=pytest.mark.slow)],
-    ids=["390-dark", "1440-light"],
+    [
+        pytest.param({"phone": True, "dark": True}, id="390-dark", marks=pytest.mark.slow),
+        pytest.param({}, id="1440-light", marks=pytest.mark.slow),
+    ],
 )
 def test_how_they_look_to_everybody(
     look: dict[str, bool], visit: Visit, world_of_ana: World
