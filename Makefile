@@ -70,12 +70,11 @@ reset: ## Remove everything that `make up` keeps (.keyturn)
 # Check it
 
 # Much of the time is waiting for servers and browsers: two at once take little more than half.
-# In their own order: the few long tests of a browser would else be the last, one after another.
 JOBS ?= 2
 
 .PHONY: test
 test: $(VENV)/.installed-dev browser ## All tests but the slow ones (ARGS="tests/audit -k append" JOBS=2)
-	@$(RUN) -m pytest -m "not slow and not llm" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(RUN) -m pytest -m "not slow and not llm" -n $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(VENV)/.installed-dev browser ## The tests that take minutes
