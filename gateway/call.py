@@ -30,7 +30,7 @@ from gateway.dialects import (
     route,
 )
 from gateway.dialects.anthropic import betas
-from gateway.dialects.base import Body, cost_of
+from gateway.dialects.base import Body, cost_of, tool_refused
 from gateway.meter import Reservation
 from gateway.recording import HUNG_UP, Record
 from gateway.registry import POLL, Entry, ended
@@ -272,7 +272,7 @@ class Call:
             self.record.tools_called = [name[:200] for name in called]
             for name in called:
                 if not entry.live.scope.holds_tool(name):
-                    raise _called_refused(name, entry)
+                    raise tool_refused(name, entry.live.scope)
         self.record.status = upstream.status
         self.record.first_byte = time.perf_counter()
         self.record.response_bytes = len(data)
@@ -467,14 +467,3 @@ def _passed_back(upstream: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
     return [
         (name.encode(), headers[name].encode("latin-1")) for name in PASSED_BACK if name in headers
     ]
-
-
-def _called_refused(name: str, entry: Entry) -> Refused:
-    holds = ", ".join(sorted(entry.live.scope.tools)) or "none"
-    return Refused(
-        403,
-        "tool_not_granted",
-        f"The model called the tool {name[:200]!r}, which this grant doesn't hold. Tools that it "
-        f"holds: {holds}.",
-        param="tools",
-    )

@@ -19,6 +19,7 @@ from django.db import connection, transaction
 
 from endpoints.scope import Scope
 from gateway.dialects import Plan, Refused
+from gateway.dialects.base import cost_of
 from gateway.models import MICRO, Holding, Meter
 
 WINDOW = 60  # seconds, of the rate
@@ -198,6 +199,7 @@ class Allowance:
         self.settled_tokens = 0  # off what is held, and not yet off the row in PostgreSQL
         self.settled_cost = 0
         self._take = take
+        self._waiting = 0
         self._lock = asyncio.Lock()
         self._growing: set[asyncio.Task[Lease]] = set()
         self._denied: tuple[float, Lease] = (0.0, Lease())
@@ -226,7 +228,7 @@ class Allowance:
                 affordable = int((self.cost - for_input - 1) / price[1])
                 output = max(min(output, affordable), min(output, LEAST_OUTPUT))
                 tokens = min(tokens, bound + output)
-            cost = _ceil(for_input + output * price[1])
+            cost = cost_of(bound, output, price)
             if cost > self.cost:
                 return None
         self.tokens -= tokens
@@ -243,6 +245,14 @@ class Allowance:
 
     async def reserve(self, plan: Plan, price: tuple[float, float]) -> Reservation:
         """Reserve, leasing more where what is held doesn't suffice. Raises Refused."""
+        # Forgotten while a call waits, it would lease what nobody gives back.
+        self._waiting += 1
+        try:
+            return await self._reserve(plan, price)
+        finally:
+            self._waiting -= 1
+
+    async def _reserve(self, plan: Plan, price: tuple[float, float]) -> Reservation:
         deadline = time.monotonic() + PATIENCE
         while True:
             if self.is_forfeited:
@@ -268,8 +278,8 @@ class Allowance:
             tokens_least = max(bound + least - self.tokens, 0)
             tokens = max(bound + output - self.tokens, 0)
         if limits.cost is not None:
-            cost_least = max(_ceil(bound * price[0] + least * price[1]) - self.cost, 0)
-            cost = max(_ceil(bound * price[0] + output * price[1]) - self.cost, 0)
+            cost_least = max(cost_of(bound, least, price) - self.cost, 0)
+            cost = max(cost_of(bound, output, price) - self.cost, 0)
         now = time.monotonic()
         wanted = Wanted(
             tokens_least,
@@ -341,7 +351,7 @@ class Allowance:
     def is_idle(self) -> bool:
         """Whether it holds nothing and nobody uses it, so that it may be forgotten."""
         held = self.tokens, self.cost, self.slots, self.settled_tokens, self.settled_cost, self.open
-        is_asked_for = self._growing or self._lock.locked()
+        is_asked_for = self._growing or self._waiting
         return not any(held) and not is_asked_for and time.monotonic() > self.permits_until
 
     def _refusal(self, lease: Lease) -> Refused:
@@ -384,10 +394,6 @@ class Allowance:
             "budget_exhausted",
             f"This grant's budget of {holds} doesn't have enough left for this call.",
         )
-
-
-def _ceil(amount: float) -> int:
-    return int(-(-amount // 1))
 
 
 def take_off(process: uuid.UUID, returns: list[Return]) -> None:
