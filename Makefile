@@ -74,7 +74,8 @@ JOBS ?= 2
 
 .PHONY: test
 test: $(VENV)/.installed-dev browser ## All tests but the slow ones (ARGS="tests/audit -k append" JOBS=2)
-	@$(RUN) -m pytest -m "not slow and not llm" -n $(JOBS) --dist loadfile $(ARGS)
+	@$(RUN) -m pytest -m "not slow and not llm" --hypothesis-profile=same \
+	  -n $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(VENV)/.installed-dev browser ## The tests that take minutes

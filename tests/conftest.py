@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import hypothesis
+import psycopg
 import pytest
 from django.conf import settings as django_settings
 from django.test import override_settings
@@ -38,16 +40,56 @@ def django_db_setup(
     """
     with django_db_blocker.unblock():
         made = setup_databases(verbosity=0, interactive=False, aliases=["default"])  # type: ignore[arg-type]
+    _made.append(django_settings.DATABASES["default"]["NAME"])
     yield
     with django_db_blocker.unblock():
         teardown_databases(made, verbosity=0)
+
+
+# A gate gives the same commit the same answer; `make test-slow` draws anew each time.
+hypothesis.settings.register_profile("same", derandomize=True)
+
+# What migrations made.
+KEPT = {"django_migrations", "django_content_type", "auth_permission"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def emptied(request: pytest.FixtureRequest, servers: Servers) -> Iterator[None]:
+    """What a file's tests committed is gone before the next file's begin.
+
+    Else they'd depend on which files ran before in the same database. The superuser does it: the
+    record refuses TRUNCATE to its owner.
+    """
+    yield
+    if not _made:
+        return
+    with psycopg.connect(servers.superuser_url(_made[0]), autocommit=True) as database:
+        database.execute("SET session_replication_role = replica")
+        names = [
+            name
+            for (name,) in database.execute(
+                "SELECT relname FROM pg_class WHERE relkind = 'r' AND NOT relispartition"
+                " AND relnamespace = 'public'::regnamespace"
+            )
+            if name not in KEPT
+        ]
+        full = " UNION ALL ".join(
+            f"(SELECT '{name}' FROM {name} LIMIT 1)"  # noqa: S608
+            for name in names
+        )
+        held = [name for (name,) in database.execute(full)]
+        if held:
+            database.execute(f"TRUNCATE {', '.join(held)} CASCADE")
+
+
+_made: list[str] = []
 
 
 @pytest.fixture
 def committed(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """A database in which tests commit, for races and other processes.
 
-    Nothing is rolled back or flushed (the record refuses TRUNCATE): each test makes people and
+    Nothing is rolled back until the file's last test is over (`emptied`): each makes people and
     endpoints of its own.
     """
     with django_db_blocker.unblock():
@@ -201,14 +243,14 @@ def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 20) ->
     raise RuntimeError(f"nothing answered at {url} within {seconds} s")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def gateway(servers: Servers, django_db_setup: None) -> Iterator[RunningGateway]:
     """One gateway process on the test database."""
     with running_gateway(servers) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def portal(servers: Servers, django_db_setup: None, gateway: RunningGateway) -> Iterator[Running]:
     """One web process on the test database, which names the `gateway` fixture's in its pages.
 

@@ -82,6 +82,11 @@ class Servers:
         """The temporary folder: logs/, secrets/, openbao/audit.log."""
         return self.state.folder
 
+    def superuser_url(self, database: str) -> str:
+        """A login that may do anything in PostgreSQL, for what stands outside of the broker."""
+        password = self.state.secret_value("postgres-superuser")
+        return f"postgresql://postgres:{password}@127.0.0.1:{self.pg.port}/{database}"
+
     def vault_secret_id_file(self, role: str) -> Path:
         """The file with the AppRole secret id of web, worker or gateway."""
         return self.bao.secret_id_file(role)

@@ -109,7 +109,7 @@ def direct(upstream: Upstream) -> Route:
     return Route("direct", upstream.url, UPSTREAM_KEY)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def through(
     upstream: Upstream, gateway: RunningGateway, django_db_setup: None, django_db_blocker: Any
 ) -> Route:
