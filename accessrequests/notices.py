@@ -14,7 +14,7 @@ from endpoints.models import EmergencyStop
 from endpoints.scope import Scope
 from endpoints.wording import budgets_in_words, in_words, left_out
 from notifications.kinds import Kind
-from notifications.outbox import notify, withdraw
+from notifications.outbox import Notice, notify, notify_many, withdraw
 
 WAITING = (Kind.REVIEW_WANTED, Kind.REVIEW_REMINDER, Kind.ESCALATED, Kind.HANDED_OVER)
 
@@ -302,22 +302,32 @@ def grant_ending(grant: Grant) -> None:
     )
 
 
-def grant_ended(grant: Grant, by: User | None) -> None:
-    """Tell the holder that it ended, unless they ended it or its time was simply up."""
-    withdraw(about=grant, kinds=[Kind.GRANT_ENDING])
-    if (by is not None and by.pk == grant.holder_id) or grant.end_reason == EndReason.EXPIRED:
+def grants_ended(grants: list[Grant], by: User | None) -> None:
+    """Tell their holders that these ended, unless they ended it or its time was simply up.
+
+    They ended together, for one reason.
+    """
+    withdraw(about=[grant.pk for grant in grants], kinds=[Kind.GRANT_ENDING])
+    if grants[0].end_reason == EndReason.EXPIRED:
         return
-    stop: EmergencyStop | None = None
-    if grant.end_reason == EndReason.EMERGENCY_STOP:
-        stop = EmergencyStop.objects.against(
-            grant.request.profile.endpoint_id, grant.request.decided_at
-        ).first()
-    notify(
-        Kind.GRANT_ENDED,
-        to=[grant.holder],
-        about=grant,
-        path=_path(grant),
-        sentence=f"Your access to {grant.request.profile.endpoint} was ended early",
-        facts=[("Why", grant.get_end_reason_display()), ("By", grant.ended_by)],
-        quote=stop.reason if stop else "",
+    reasons: dict[object, str] = {}
+    if grants[0].end_reason == EndReason.EMERGENCY_STOP:
+        # All of them by one person; each endpoint's own stop says more than one of everything.
+        for grant in grants:
+            endpoint = grant.request.profile.endpoint_id
+            if endpoint not in reasons:
+                stop = EmergencyStop.objects.against(endpoint, grant.request.decided_at).first()
+                reasons[endpoint] = stop.reason if stop else ""
+    notify_many(
+        Notice(
+            Kind.GRANT_ENDED,
+            to=[grant.holder],
+            about=grant,
+            path=_path(grant),
+            sentence=f"Your access to {grant.request.profile.endpoint} was ended early",
+            facts=[("Why", grant.get_end_reason_display()), ("By", grant.ended_by)],
+            quote=reasons.get(grant.request.profile.endpoint_id, ""),
+        )
+        for grant in grants
+        if by is None or by.pk != grant.holder_id
     )

@@ -40,6 +40,7 @@ class EndReason(models.TextChoices):
     REVOKED = "revoked", "revoked"
     SUPERSEDED = "superseded", "replaced by another grant"
     REQUESTER_DEACTIVATED = "requester_deactivated", "its requester was deactivated"
+    GROUP_LOST = "group_lost", "its holder left the group that may ask for it"
     ENDPOINT_RETIRED = "endpoint_retired", "its endpoint was retired"
     EMERGENCY_STOP = "emergency_stop", "emergency stop"
     BUDGET_EXHAUSTED = "budget_exhausted", "its budget was used up"

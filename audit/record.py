@@ -1,7 +1,8 @@
 """Writing the record."""
 
 import uuid
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 from django.db import transaction
 
@@ -19,6 +20,14 @@ class Identified(Protocol):
     def pk(self) -> Any: ...
 
 
+class Entry(NamedTuple):
+    """One of many rows of the same event: what it's about, whom else it concerns, what to add."""
+
+    about: Identified
+    related: tuple[Identified | uuid.UUID, ...] = ()
+    data: Mapping[str, Any] = {}
+
+
 def record(
     event: Event,
     *,
@@ -33,12 +42,32 @@ def record(
     JSON. Raises RuntimeError outside of a transaction: a change whose row can't be written must
     not happen, so the two have to stand or fall together.
     """
+    row = _row(event, by, about, related, data)
+    row.save(force_insert=True)
+    return row
+
+
+def record_many(event: Event, *, by: Identified | None, entries: Iterable[Entry]) -> None:
+    """Add an audit row for each, in as few statements as that takes; else as `record`."""
+    AuditEvent.objects.bulk_create(
+        [_row(event, by, each.about, each.related, dict(each.data)) for each in entries],
+        batch_size=1000,
+    )
+
+
+def _row(
+    event: Event,
+    by: Identified | None,
+    about: Identified | None,
+    related: tuple[Identified | uuid.UUID, ...],
+    data: dict[str, Any],
+) -> AuditEvent:
     if not transaction.get_connection().in_atomic_block:
         raise RuntimeError(f"{event} must be recorded in the transaction that makes it true")
     source = origin()
     ids = [item if isinstance(item, uuid.UUID) else item.pk for item in related]
     ids += [item.pk for item in (by, about) if item is not None]
-    return AuditEvent.objects.create(
+    return AuditEvent(
         event=event,
         actor_id=by.pk if by is not None else None,
         actor=str(by) if by is not None else KEYTURN,

@@ -56,6 +56,8 @@ class _Profile(StrictSerializer):
     scope = ScopeSerializer(required=False)
     defaults = ScopeSerializer(required=False)
     aliases = serializers.DictField(child=serializers.CharField(max_length=200), default=dict)
+    credential_kind = serializers.CharField(max_length=20, default="gateway_token")
+    kind_settings = serializers.DictField(default=dict)
     default_duration = serializers.DurationField(
         default=dt.timedelta(hours=1), min_value=SHORTEST, max_value=LONGEST
     )

@@ -9,7 +9,11 @@ class CredentialsConfig(AppConfig):
         from accounts import factors
         from credentials import sealing
         from credentials.actions import end_denied
+        from credentials.kinds import kinds
+        from endpoints.kinds import make_known
 
+        for kind in kinds().values():
+            make_known(kind)
         on_denied_afterwards(end_denied)
 
         factors.seal, factors.unseal = sealing.seal, sealing.unseal

@@ -27,8 +27,10 @@ class Credentials(models.QuerySet["Credential"]):
 class Credential(models.Model):
     """Something minted under a grant that opens its endpoint. The secret itself is in no table.
 
-    `accessor` finds it in Vault without being able to use it. It's empty until Vault answered,
-    and stays so where the answer was lost; then it's found by its name.
+    `accessor` finds it in Vault without being able to use it, or the token that its lease hangs
+    on. It's empty until Vault answered, and stays so where the answer was lost; then it's found
+    by its name. `settings` are the profile's as they were: what it became since must not send a
+    revocation elsewhere.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -37,7 +39,15 @@ class Credential(models.Model):
     state = models.CharField(
         max_length=10, choices=CredentialState.choices, default=CredentialState.ISSUING
     )
+    settings = models.JSONField(default=dict, help_text="its kind's, as the profile had them")
     accessor = models.CharField(max_length=100, blank=True, default="")
+    handles = models.JSONField(
+        default=dict, help_text="what else finds it: a lease, a user name, a serial; never secret"
+    )
+    wrapped_accessor = models.CharField(max_length=100, blank=True, default="")
+    expires_at = models.DateTimeField(
+        null=True, help_text="when it ends by itself, wherever it is verified"
+    )
     created_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
     issued_at = models.DateTimeField(null=True)
     revoking_since = models.DateTimeField(null=True)
@@ -49,6 +59,7 @@ class Credential(models.Model):
     attempts = models.PositiveIntegerField(default=0)
     next_attempt_at = models.DateTimeField(null=True)
     last_error = models.CharField(max_length=300, blank=True, default="")
+    alerted_at = models.DateTimeField(null=True, help_text="when people were told that it is stuck")
 
     objects = Credentials.as_manager()
 
@@ -89,7 +100,8 @@ class Credential(models.Model):
                 name="credential_gone_is_proven",
             ),
             models.CheckConstraint(
-                condition=~Q(state="active") | (Q(issued_at__isnull=False) & ~Q(accessor="")),
+                condition=~Q(state="active")
+                | (Q(issued_at__isnull=False) & (~Q(accessor="") | ~Q(handles={}))),
                 name="credential_active_is_known",
             ),
             models.CheckConstraint(
@@ -101,7 +113,9 @@ class Credential(models.Model):
             pgtrigger.FSM(
                 name="credential_moves", field="state", transitions=pairs(CREDENTIAL_MOVES)
             ),
-            pgtrigger.ReadOnly(name="credential_fixed", fields=["grant", "kind", "created_at"]),
+            pgtrigger.ReadOnly(
+                name="credential_fixed", fields=["grant", "kind", "settings", "created_at"]
+            ),
             # Whoever could exchange it would have another token revoked in this one's place.
             pgtrigger.Protect(
                 name="credential_accessor_fixed",
@@ -120,6 +134,11 @@ class Credential(models.Model):
     def name(self) -> str:
         """Its name in Vault: `kt-<ulid>`."""
         return f"kt-{str(ULID.from_uuid(self.id)).lower()}"
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is something to find it by but its name."""
+        return bool(self.accessor or self.handles)
 
     def stuck_since(self, moment: dt.datetime) -> dt.datetime | None:
         """Since when it should have been gone, if that is longer than a minute."""

@@ -19,6 +19,9 @@ class RevokeReason(models.TextChoices):
     GRANT_ENDED = "grant_ended", "its grant ended"
     SUPERSEDED = "superseded", "replaced by a newer check-out"
     DOUBT = "doubt", "nobody knows whether it was minted"
+    EXPIRED = "expired", "its own time was up"
+    VANISHED = "vanished", "it was found to be missing"
+    TAKEN_BACK = "taken_back", "revoked by whoever holds it"
 
 
 CREDENTIAL_MOVES = (

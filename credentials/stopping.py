@@ -17,14 +17,13 @@ from audit import clock
 from audit.events import Event
 from audit.record import record
 from broker.errors import Conflict, InvalidInput, StepUpNeeded
-from credentials.actions import tell
+from credentials.actions.telling import tell
 from credentials.models import Credential
 from credentials.states import CredentialState
 from endpoints.models import EmergencyStop, Endpoint
 from endpoints.permissions import check_lift, check_stop
 
 REASON_LENGTH = 500
-PUSHED_AT_ONCE = 500  # credentials in one message to the gateways
 
 
 def stop(
@@ -106,9 +105,7 @@ def _cut(endpoint: Endpoint | None) -> None:
     """Tell gateways what holds no longer. Should it never happen: they poll."""
     of_it = Q() if endpoint is None else Q(grant__request__profile__endpoint=endpoint)
     rows = Credential.objects.filter(of_it, state=CredentialState.ACTIVE, grant__ended_at=None)
-    ids = list(rows.values_list("pk", flat=True))
-    for at in range(0, len(ids), PUSHED_AT_ONCE):
-        tell(ids[at : at + PUSHED_AT_ONCE])
+    tell(list(rows.values_list("pk", flat=True)))
 
 
 @transaction.atomic

@@ -170,6 +170,16 @@ def mint(*, name: str, meta: dict[str, str], lifetime: int) -> Minted:
     return Minted(token=answer["auth"]["client_token"], accessor=answer["auth"]["accessor"])
 
 
+def wrap(parts: dict[str, str], *, seconds: int) -> Minted:
+    """A token that gives these to its first reader, within so many seconds."""
+    with _calling("wrap a secret") as client:
+        answer = client.adapter.post(
+            "/v1/sys/wrapping/wrap", json=parts, headers={"X-Vault-Wrap-TTL": f"{seconds}s"}
+        )
+    info = answer["wrap_info"]
+    return Minted(token=info["token"], accessor=info["accessor"])
+
+
 def raise_ttl(accessor: str, seconds: int) -> None:
     """Let a minted token live for `seconds` from now; Vault caps that at its lifetime.
 
@@ -213,22 +223,34 @@ def lookup(accessor: str) -> dict[str, Any] | None:
     return data
 
 
+def accessors() -> set[str]:
+    """Of every token in the namespace, our own logins' too."""
+    with _calling("list accessors") as client:
+        try:
+            answer = client.adapter.list("/v1/auth/token/accessors/")
+        except hvac.exceptions.InvalidPath:
+            return set()
+    return set(answer["data"]["keys"])
+
+
+def tokens() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Accessor and data of every token in the namespace, one call each."""
+    for accessor in accessors():
+        data = lookup(accessor)
+        if data is not None:
+            yield accessor, data
+
+
 def find(credential_ids: set[str]) -> dict[str, str]:
     """Accessors by credential id, for those of these credentials that are in Vault.
 
     For mints whose answer was lost. Looks at every token of the namespace, so callers batch.
     """
-    with _calling("list accessors") as client:
-        try:
-            answer = client.adapter.list("/v1/auth/token/accessors/")
-        except hvac.exceptions.InvalidPath:
-            return {}
-    accessors: list[str] = answer["data"]["keys"]
     found = {}
-    for accessor in accessors:
-        meta = (lookup(accessor) or {}).get("meta") or {}
-        if meta.get("credential") in credential_ids:
-            found[meta["credential"]] = accessor
+    for accessor, data in tokens():
+        credential = (data.get("meta") or {}).get("credential")
+        if credential in credential_ids:
+            found[credential] = accessor
     return found
 
 

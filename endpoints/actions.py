@@ -15,6 +15,7 @@ from audit import clock
 from audit.events import Event
 from audit.record import record
 from broker.errors import InvalidInput
+from endpoints.kinds import known
 from endpoints.models import AccessProfile, Endpoint, ModelPrice
 from endpoints.permissions import check_price
 from endpoints.scope import NAME_LENGTH, Scope, named
@@ -23,11 +24,27 @@ from endpoints.scope import NAME_LENGTH, Scope, named
 def _checked(row: Endpoint | AccessProfile | ModelPrice) -> None:
     if isinstance(row, AccessProfile):
         _check_scope(row)
+        row.kind_settings = _checked_kind(row)
     try:
         row.full_clean()
     except ValidationError as error:
         raise InvalidInput(
             {field: " ".join(texts) for field, texts in error.message_dict.items()}
+        ) from error
+
+
+def _checked_kind(profile: AccessProfile) -> dict[str, Any]:
+    """Its kind's settings, whole. Raises InvalidInput where it can't be a kind of this endpoint."""
+    kind = known(profile.credential_kind)
+    if profile.endpoint.is_direct and profile.credential_kind == "gateway_token":
+        raise InvalidInput(
+            {"credential_kind": "A gateway token opens nothing that is opened directly."}
+        )
+    try:
+        return kind.check(profile.kind_settings)
+    except InvalidInput as error:
+        raise InvalidInput(
+            {f"kind_settings.{key}".removesuffix("."): text for key, text in error.errors.items()}
         ) from error
 
 

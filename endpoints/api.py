@@ -7,6 +7,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import mixins, serializers
 
 from accounts.api import StrictSerializer, VisibleViewSet
+from endpoints.kinds import Revocation
 from endpoints.models import AccessProfile, Endpoint
 from endpoints.scope import ANY_TOOL, MOST, MOST_NAMES, NAME_LENGTH
 
@@ -91,7 +92,7 @@ class ProfileSerializer(serializers.ModelSerializer[AccessProfile]):
     default_duration = serializers.DurationField(format="iso-8601", read_only=True)
     max_duration = serializers.DurationField(format="iso-8601", read_only=True)
     revocation = serializers.ChoiceField(
-        choices=AccessProfile.Revocation.choices,
+        choices=Revocation.choices,
         read_only=True,
         help_text="how a credential can be taken back",
     )
@@ -105,6 +106,7 @@ class ProfileSerializer(serializers.ModelSerializer[AccessProfile]):
             "name",
             "description",
             "credential_kind",
+            "kind_settings",
             "models",
             "default_models",
             "scope",

@@ -12,6 +12,7 @@ from django.db.models import Exists, F, OuterRef, Q
 from accounts.models import Group, Membership, User
 from audit.clock import ClockTimestamp
 from audit.ids import new_id
+from endpoints import kinds
 from endpoints.scope import Scope, named
 
 SHORTEST = dt.timedelta(minutes=1)
@@ -19,14 +20,15 @@ LONGEST = dt.timedelta(days=7)
 
 
 def check_upstream(url: str) -> None:
-    """Raise ValidationError unless `url` can be an upstream's base URL."""
+    """Raise ValidationError unless `url` can be an upstream's base URL, or the address of what is
+    opened directly, such as postgresql://db.internal:5432/reports."""
     try:
         parts = urlsplit(url)
     except ValueError as error:
         raise ValidationError(f"This is no URL: {error}.") from error
     if not url.isprintable():
         raise ValidationError("A URL has no control characters.")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if not parts.scheme or not parts.hostname:
         raise ValidationError("Give an http or https URL, such as https://llm.internal:8443.")
     if parts.query or parts.fragment or parts.username or parts.password:
         raise ValidationError("Give the base URL alone: no user, password, query or fragment.")
@@ -39,6 +41,7 @@ class Dialect(models.TextChoices):
     ANTHROPIC = "anthropic", "Anthropic"
     OLLAMA = "ollama", "Ollama"
     HTTP = "http", "Plain HTTP"
+    DIRECT = "direct", "Opened directly"
 
 
 class Endpoints(models.QuerySet["Endpoint"]):
@@ -134,6 +137,21 @@ class Endpoint(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def clean(self) -> None:
+        """The gateway speaks HTTP; what is opened directly is out of its hands altogether."""
+        if self.is_direct and len(self.dialects) > 1:
+            raise ValidationError({"dialects": "What is opened directly has no other dialect."})
+        schemes = {urlsplit(url).scheme for url in (self.upstream_url, *self.further_upstreams)}
+        if not self.is_direct and not schemes <= {"http", "https"}:
+            raise ValidationError(
+                {"upstream_url": "Give an http or https URL, such as https://llm.internal:8443."}
+            )
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether its holders open it themselves, with no gateway between."""
+        return Dialect.DIRECT in self.dialects
+
     @property
     def is_active(self) -> bool:
         """Whether anything may be asked for on it."""
@@ -165,19 +183,14 @@ class AccessProfile(models.Model):
     The policy is one approval by a member of `reviewers` other than the requester.
     """
 
-    class Kind(models.TextChoices):
-        GATEWAY_TOKEN = "gateway_token", "Gateway token"
-
-    class Revocation(models.TextChoices):
-        IMMEDIATE = "immediate", "Immediately"
-
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     endpoint = models.ForeignKey(Endpoint, on_delete=models.PROTECT, related_name="profiles")
     slug = models.SlugField()
     name = models.CharField(max_length=100)
     description = models.CharField(max_length=300, blank=True)
-    credential_kind = models.CharField(
-        max_length=20, choices=Kind.choices, default=Kind.GATEWAY_TOKEN
+    credential_kind = models.CharField(max_length=20, default="gateway_token")
+    kind_settings = models.JSONField(
+        default=dict, blank=True, help_text="what its kind needs to know: mounts, roles, audiences"
     )
     scope = models.JSONField(help_text="the ceiling")
     defaults = models.JSONField(
@@ -249,9 +262,19 @@ class AccessProfile(models.Model):
         )
 
     @property
-    def revocation(self) -> str:
-        """How a credential of this kind can be taken back."""
-        return self.Revocation.IMMEDIATE
+    def kind(self) -> kinds.Kind:
+        """What its credentials are."""
+        return kinds.known(self.credential_kind)
+
+    @property
+    def revocation(self) -> kinds.Revocation:
+        """How its credentials can be taken back."""
+        return self.kind.revocation(self.kind_settings)
+
+    @property
+    def in_words(self) -> str:
+        """What a credential of it is, and how it ends."""
+        return self.kind.describe(self.kind_settings)
 
 
 class ModelPrice(models.Model):

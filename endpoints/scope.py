@@ -25,7 +25,7 @@ MOST_COST = Decimal(10_000_000)
 
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?")
 _OPERATION = re.compile(
-    r"(?P<method>GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|WEBSOCKET|\*) (?P<path>/[!-~]*)"
+    r"(?P<method>GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|CONNECT|WEBSOCKET|\*) (?P<path>/[!-~]*)"
 )
 
 
@@ -115,7 +115,8 @@ class Scope:
     `models`: as the upstream knows them. `tools`: functions that the model may be offered and may
     call; `server:<type>` is one that the provider runs itself; `*` stands for any that the client
     runs. `mcp_hosts`: servers that the provider may call on the model's behalf. `operations`: for
-    plain HTTP endpoints, a method and a path prefix each. `max_output_tokens` is per call, the
+    plain HTTP endpoints, a method and a path prefix each; `CONNECT /<database>` for what is opened
+    directly. `max_output_tokens` is per call, the
     budgets per grant; `cost_budget` is in US dollars.
     """
 

@@ -20,6 +20,12 @@ class Kind(TextChoices):
     BREAK_GLASS = "break_glass", "break-glass"
     REVIEW_OWED = "review_owed", "review owed"
     FACTOR_CHANGED = "factor_changed", "second factor changed"
+    CREDENTIAL_STUCK = "credential_stuck", "credential stuck"
+    ORPHANS_FOUND = "orphans_found", "unknown credentials found"
+    WRAP_TAKEN = "wrap_taken", "wrapped secret was taken"
+    ROTATION_WANTED = "rotation_wanted", "rotate a key"
+    ROTATION_STUCK = "rotation_stuck", "rotation stuck"
+    KEY_LEAKED = "key_leaked", "key reported as leaked"
 
 
 class Topic(TextChoices):
@@ -28,7 +34,7 @@ class Topic(TextChoices):
     WAITING = "waiting", "What waits for you"
     ACCESS = "access", "Your access"
     COMMENTS = "comments", "Comments"
-    SECURITY = "security", "Break-glass and your second factor"
+    SECURITY = "security", "Break-glass, what is leaked or stuck, your second factor"
 
 
 class Email(TextChoices):
@@ -54,6 +60,12 @@ TOPICS: dict[Kind, Topic] = {
     Kind.BREAK_GLASS: Topic.SECURITY,
     Kind.REVIEW_OWED: Topic.SECURITY,
     Kind.FACTOR_CHANGED: Topic.SECURITY,
+    Kind.CREDENTIAL_STUCK: Topic.SECURITY,
+    Kind.ORPHANS_FOUND: Topic.SECURITY,
+    Kind.ROTATION_WANTED: Topic.WAITING,
+    Kind.ROTATION_STUCK: Topic.SECURITY,
+    Kind.WRAP_TAKEN: Topic.SECURITY,
+    Kind.KEY_LEAKED: Topic.SECURITY,
 }
 
 # One of the outlines in static/icons.svg for each kind.
@@ -72,4 +84,10 @@ ICONS: dict[Kind, str] = {
     Kind.BREAK_GLASS: "flame",
     Kind.REVIEW_OWED: "alert-triangle",
     Kind.FACTOR_CHANGED: "lock",
+    Kind.CREDENTIAL_STUCK: "alert-triangle",
+    Kind.ORPHANS_FOUND: "alert-triangle",
+    Kind.ROTATION_WANTED: "rotate",
+    Kind.ROTATION_STUCK: "alert-triangle",
+    Kind.WRAP_TAKEN: "flame",
+    Kind.KEY_LEAKED: "flame",
 }

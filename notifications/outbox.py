@@ -8,6 +8,7 @@ import datetime as dt
 import re
 import uuid
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from django.conf import settings
 from django.db import transaction
@@ -24,7 +25,37 @@ SENTENCE, LABEL, VALUE, QUOTE, FACTS = 200, 40, 200, 1000, 12
 PATIENCE = dt.timedelta(days=1)  # how long a delivery is tried
 _PATH = re.compile(r"/(?:[A-Za-z0-9._~=&?#-][A-Za-z0-9._~=&?#/-]*)?")
 
-__all__ = ["Kind", "notify", "withdraw"]
+__all__ = ["Kind", "Notice", "notify", "notify_many", "withdraw"]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One piece of news, and who is told; as `notify` takes it."""
+
+    kind: Kind
+    to: Iterable[User]
+    about: Identified
+    path: str
+    sentence: str
+    facts: Iterable[tuple[str, str]] = ()
+    quote: str = ""
+    occasion: str = ""
+
+    def row_for(self, person: User) -> Notification:
+        """What this person will read."""
+        return Notification(
+            person=person,
+            kind=self.kind,
+            subject_id=self.about.pk,
+            occasion=self.occasion,
+            path=self.path,
+            sentence=line(self.sentence, SENTENCE) or self.kind.label,
+            facts=[
+                [line(label, LABEL), line(str(value), VALUE)]
+                for label, value in list(self.facts)[:FACTS]
+            ],
+            quote=passage(self.quote, QUOTE),
+        )
 
 
 def notify(
@@ -45,30 +76,36 @@ def notify(
     also the subject of the mail, `quote` what somebody wrote; nothing of it may be secret.
     Raises RuntimeError outside of a transaction, ValueError for a path that leaves the portal.
     """
-    if not transaction.get_connection().in_atomic_block:
-        raise RuntimeError(f"{kind} must be told in the transaction that makes it true")
-    if not _PATH.fullmatch(path) or len(path) > 300:
-        raise ValueError(f"{path!r} is no path in the portal")
-    people = User.objects.filter(
-        pk__in={person.pk for person in to}, is_active=True, owner=None
-    ).select_related("notification_preference")
-    rows = [
-        Notification(
-            person=person,
-            kind=kind,
-            subject_id=about.pk,
-            occasion=occasion,
-            path=path,
-            sentence=line(sentence, SENTENCE) or kind.label,
-            facts=[
-                [line(label, LABEL), line(str(value), VALUE)]
-                for label, value in list(facts)[:FACTS]
-            ],
-            quote=passage(quote, QUOTE),
-        )
-        # In one order everywhere: two transactions that tell the same people wait, and don't lock.
-        for person in people.order_by("pk")
-    ]
+    notice = Notice(
+        kind,
+        to=to,
+        about=about,
+        path=path,
+        sentence=sentence,
+        facts=facts,
+        quote=quote,
+        occasion=occasion,
+    )
+    return notify_many([notice])
+
+
+def notify_many(notices: Iterable[Notice]) -> list[Notification]:
+    """Tell all of these, as `notify` does one, in a few statements."""
+    told = [(notice, {person.pk for person in notice.to}) for notice in notices]
+    for notice, _ in told:
+        if not transaction.get_connection().in_atomic_block:
+            raise RuntimeError(f"{notice.kind} must be told in the transaction that makes it true")
+        if not _PATH.fullmatch(notice.path) or len(notice.path) > 300:
+            raise ValueError(f"{notice.path!r} is no path in the portal")
+    if not told:
+        return []
+    # In one order everywhere: two transactions that tell the same people wait, and don't lock.
+    people = (
+        User.objects.filter(pk__in=set().union(*(to for _, to in told)), is_active=True, owner=None)
+        .select_related("notification_preference")
+        .order_by("pk")
+    )
+    rows = [notice.row_for(person) for person in people for notice, to in told if person.pk in to]
     Notification.objects.bulk_create(rows, ignore_conflicts=True)
     # What was there already is under another id.
     made = set(
@@ -84,14 +121,19 @@ def notify(
 
 
 def withdraw(
-    *, about: Identified | uuid.UUID, kinds: Iterable[Kind], of: User | None = None
+    *,
+    about: Identified | uuid.UUID | list[uuid.UUID],
+    kinds: Iterable[Kind],
+    of: User | None = None,
 ) -> int:
     """Take back what is no longer so, of everybody or of one person; how many notifications.
 
     They count as read, and what wasn't delivered yet never will be.
     """
+    if not isinstance(about, list):
+        about = [about if isinstance(about, uuid.UUID) else about.pk]
     rows = Notification.objects.filter(
-        subject_id=about if isinstance(about, uuid.UUID) else about.pk,
+        subject_id__in=about,
         kind__in=[kind.value for kind in kinds],
     )
     if of is not None:

@@ -15,7 +15,7 @@ from accessrequests.actions.authority import (
     check_not_stopped,
 )
 from accessrequests.actions.chasing import chase, expire_requests
-from accessrequests.actions.granting import close_grant, on_denied_afterwards
+from accessrequests.actions.granting import close_grants, on_denied_afterwards
 from accessrequests.actions.policies import check_policy, retire_policy, save_policy, stored
 from accessrequests.actions.reviewing import (
     REASON_LENGTH,
@@ -36,7 +36,7 @@ __all__ = [
     "check_grant_authority",
     "check_not_stopped",
     "check_policy",
-    "close_grant",
+    "close_grants",
     "comment",
     "drop_absence",
     "expire_requests",

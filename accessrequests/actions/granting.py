@@ -10,7 +10,7 @@ from accessrequests.states import EndReason, GrantState, RequestState
 from accounts.models import User
 from audit import clock
 from audit.events import Event
-from audit.record import KEYTURN, record
+from audit.record import KEYTURN, Entry, record, record_many
 from audit.templatetags.keyturn import and_list
 from broker.errors import AuthorityLost
 from endpoints.scope import BUDGETS, Scope
@@ -96,35 +96,48 @@ def start_grant(request: AccessRequest) -> Grant:
     return grant
 
 
-def close_grant(grant: Grant, *, reason: EndReason, by: User | None) -> bool:
-    """End this grant in the caller's transaction; False if it had ended before.
+def close_grants(grants: list[Grant], *, reason: EndReason, by: User | None) -> list[Grant]:
+    """End these locked grants in the caller's transaction; those that hadn't ended before.
 
-    Only for `credentials.actions.end_grant`, which takes its credentials back in the same
+    Only for `credentials.actions.ending`, which takes their credentials back in the same
     transaction: a grant must never end by another path.
     """
-    moment = clock.now()
-    changed = Grant.objects.filter(pk=grant.pk, ended_at=None).update(
-        state=GrantState.ENDED,
-        ended_at=moment,
-        ended_by=str(by) if by is not None else KEYTURN,
-        end_reason=reason,
+    open_ids = set(
+        Grant.objects.filter(pk__in=[grant.pk for grant in grants], ended_at=None).values_list(
+            "pk", flat=True
+        )
     )
-    if not changed:
-        return False
-    grant.refresh_from_db(fields=["state", "ended_at", "ended_by", "end_reason"])
-    record(
+    closing = [grant for grant in grants if grant.pk in open_ids]
+    if not closing:
+        return []
+    changes = {
+        "state": GrantState.ENDED,
+        "ended_at": clock.now(),
+        "ended_by": str(by) if by is not None else KEYTURN,
+        "end_reason": reason,
+    }
+    Grant.objects.filter(pk__in=open_ids).update(**changes)
+    for grant in closing:
+        for name, value in changes.items():
+            setattr(grant, name, value)
+    record_many(
         Event.GRANT_ENDED,
         by=by,
-        about=grant,
-        related=(grant.request, grant.holder, grant.request.profile.endpoint),
-        reason=reason,
+        entries=[
+            Entry(
+                grant,
+                (grant.request, grant.holder, grant.request.profile.endpoint),
+                {"reason": reason},
+            )
+            for grant in closing
+        ],
     )
-    notices.grant_ended(grant, by)
-    _cancel_raises(grant)
-    return True
+    notices.grants_ended(closing, by)
+    _cancel_raises(closing)
+    return closing
 
 
-def _cancel_raises(grant: Grant) -> None:
+def _cancel_raises(grants: list[Grant]) -> None:
     """Nobody needs to decide what a grant that has ended could be given.
 
     Who approves one at this moment holds its row and waits for the grant's: waiting for theirs
@@ -133,7 +146,7 @@ def _cancel_raises(grant: Grant) -> None:
     waiting = (
         AccessRequest.objects.select_for_update(skip_locked=True, of=("self",))
         .select_related("profile__endpoint", "requester")
-        .filter(raises=grant, state=RequestState.PENDING)
+        .filter(raises__in=grants, state=RequestState.PENDING)
     )
     for request in waiting:
         decide(request, RequestState.CANCELLED, by=None)
@@ -141,12 +154,12 @@ def _cancel_raises(grant: Grant) -> None:
         notices.cancelled(request)
 
 
-def followers(grant: Grant) -> list[Grant]:
-    """Grants that extend this one and haven't ended, locked."""
+def followers(grants: list[Grant]) -> list[Grant]:
+    """Grants that extend one of these and haven't ended, locked."""
     return list(
         Grant.objects.select_for_update(of=("self",))
         .select_related("request__profile__endpoint", "request__requester", "holder")
-        .filter(request__extends=grant, ended_at=None)
+        .filter(request__extends__in=grants, ended_at=None)
     )
 
 

@@ -12,7 +12,7 @@ from accounts.api import StrictSerializer
 from accounts.models import User
 from broker.errors import InvalidInput
 from endpoints.api import ScopeSerializer
-from endpoints.models import AccessProfile
+from endpoints.kinds import Revocation
 from endpoints.scope import MOST_NAMES, NAME_LENGTH
 
 
@@ -116,7 +116,7 @@ class PreviewedSerializer(serializers.Serializer[Any]):
     may_break_glass = serializers.BooleanField(allow_null=True)
     reviewer_sees = SeenSerializer(allow_null=True)
     revocation = serializers.ChoiceField(
-        choices=AccessProfile.Revocation.choices,
+        choices=Revocation.choices,
         allow_null=True,
         help_text="how a credential could be taken back",
     )

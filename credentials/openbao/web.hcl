@@ -19,6 +19,13 @@ path "auth/token/create-orphan" {
   required_parameters = ["policies", "no_default_policy", "ttl", "explicit_max_ttl", "meta"]
 }
 
+# A secret that its holder asked to have wrapped.
+path "sys/wrapping/wrap" {
+  capabilities        = ["update"]
+  min_wrapping_ttl    = "1s"
+  max_wrapping_ttl    = "300s"
+}
+
 path "auth/token/renew-accessor" {
   capabilities = ["update"]
 }

@@ -9,8 +9,8 @@ from django.db import DatabaseError, transaction
 from accessrequests.states import pairs
 from audit import clock
 from broker.errors import Conflict
-from credentials import actions
-from credentials.actions import check_out, end_grant
+from credentials.actions import check_out, checking_out, end_grant, revoking
+from credentials.kinds.base import Minted
 from credentials.models import Credential
 from credentials.states import CREDENTIAL_MOVES, CredentialState
 from tests.world import World
@@ -21,12 +21,12 @@ pytestmark = pytest.mark.django_db
 def credential_at(state: CredentialState, world: World) -> Credential:
     grant = world.grant()
     if state == CredentialState.ISSUING:
-        return actions._begin(by=grant.holder, grant_id=grant.pk)
+        return checking_out._begin(by=grant.holder, grant_id=grant.pk)
     credential = check_out(by=grant.holder, grant_id=grant.pk).credential
     if state in {CredentialState.REVOKING, CredentialState.REVOKED}:
         end_grant(grant_id=grant.pk, by=grant.holder)
     if state == CredentialState.REVOKED:
-        actions._close(credential, "seen to be gone")
+        revoking._close([credential], {str(credential.pk): "seen to be gone"})
     credential.refresh_from_db()
     assert credential.state == state
     return credential
@@ -93,11 +93,11 @@ def test_a_mint_is_confirmed_only_while_it_is_being_made(
     credential = credential_at(state, world)
     holder = credential.grant.holder
     if state == CredentialState.ISSUING:
-        actions._confirm(credential, "an accessor", holder)
+        checking_out._confirm(credential, Minted(accessor="an accessor"), holder)
         assert credential.state == CredentialState.ACTIVE
         return
     with pytest.raises(Conflict):
-        actions._confirm(credential, "an accessor", holder)
+        checking_out._confirm(credential, Minted(accessor="an accessor"), holder)
     credential.refresh_from_db()
     assert credential.state == state
 
@@ -105,7 +105,7 @@ def test_a_mint_is_confirmed_only_while_it_is_being_made(
 @pytest.mark.parametrize("state", CredentialState)
 def test_doubt_leads_to_revoking_and_never_back(state: CredentialState, world: World) -> None:
     credential = credential_at(state, world)
-    actions._doubt(credential, "")
+    checking_out._doubt(credential, Minted())
     credential.refresh_from_db()
     gone = state == CredentialState.REVOKED
     assert credential.state == (CredentialState.REVOKED if gone else CredentialState.REVOKING)
@@ -114,7 +114,7 @@ def test_doubt_leads_to_revoking_and_never_back(state: CredentialState, world: W
 @pytest.mark.parametrize("state", [each for each in CredentialState if each != "revoking"])
 def test_only_what_is_being_revoked_is_ever_closed(state: CredentialState, world: World) -> None:
     credential = credential_at(state, world)
-    actions._close(credential, "another proof")
+    revoking._close([credential], {str(credential.pk): "another proof"})
     credential.refresh_from_db()
     assert credential.state == state
     assert credential.proof != "another proof"

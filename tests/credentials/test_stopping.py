@@ -167,7 +167,7 @@ def test_gateways_are_told_at_once_in_few_messages(
             messages.append(json.loads(text))
 
     monkeypatch.setattr(push, "_client", Redis)
-    monkeypatch.setattr("credentials.stopping.PUSHED_AT_ONCE", 2)
+    monkeypatch.setattr("credentials.actions.telling.AT_ONCE", 2)
     with django_capture_on_commit_callbacks(execute=True):
         declare(world.person(is_administrator=True), None)
     assert {str(each.pk) for each in out} <= {pk for ids in messages for pk in ids}
@@ -269,7 +269,7 @@ def test_what_is_stopped_or_lifted_already_is_said(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_ending_many_asks_postgresql_as_often_for_each(
+def test_ending_many_asks_postgresql_no_more_often_than_ending_one(
     world: World, django_assert_max_num_queries: Any
 ) -> None:
     nothing_else_due()
@@ -277,7 +277,7 @@ def test_ending_many_asks_postgresql_as_often_for_each(
     for _ in range(5):
         world.grant(profile=first.request.profile)
     declare(endpoint_of(first).owner, endpoint_of(first))
-    with django_assert_max_num_queries(30 + 6 * 16):
+    with django_assert_max_num_queries(45):
         assert end_due_grants() == 6
 
 
@@ -286,7 +286,7 @@ def test_many_are_ended_in_batches_each_its_own_transaction(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nothing_else_due()
-    monkeypatch.setattr("credentials.actions.BATCH", 2)
+    monkeypatch.setattr("credentials.actions.ending.BATCH", 2)
     first = world.grant()
     for _ in range(4):
         world.grant(profile=first.request.profile)

@@ -17,7 +17,9 @@ from audit.events import Event
 from audit.models import AuditEvent
 from broker.errors import Unavailable
 from credentials import actions, vault
-from credentials.actions import DOUBT_AFTER, check_out, end_grant
+from credentials.actions import check_out, checking_out, end_grant, revoking
+from credentials.actions.revoking import DOUBT_AFTER
+from credentials.kinds.base import Minted
 from credentials.live import holding
 from credentials.models import Credential
 from credentials.states import CredentialState, RevokeReason
@@ -38,7 +40,7 @@ def grant(world: World) -> Grant:
 
 
 def begin(grant: Grant) -> Credential:
-    return actions._begin(by=grant.holder, grant_id=grant.pk)
+    return checking_out._begin(by=grant.holder, grant_id=grant.pk)
 
 
 def mint(credential: Credential, lifetime: int = 3000) -> vault.Minted:
@@ -55,7 +57,7 @@ def mint(credential: Credential, lifetime: int = 3000) -> vault.Minted:
 
 
 def confirm(credential: Credential, minted: vault.Minted) -> None:
-    actions._confirm(credential, minted.accessor, credential.grant.holder)
+    checking_out._confirm(credential, Minted(accessor=minted.accessor), credential.grant.holder)
 
 
 # ── A process dies ──────────────────────────────────────────────────────────────────────────────
@@ -148,7 +150,7 @@ def test_a_check_out_that_lost_its_race_takes_back_what_it_minted(
     credential = begin(grant)
     minted = mint(credential)
     end_grant(grant_id=grant.pk, by=grant.holder)
-    actions._doubt(credential, minted.accessor)
+    checking_out._doubt(credential, Minted(accessor=minted.accessor))
     sweep()
     assert_proven_gone(credential)
     assert token_of(servers, minted.token) is None
@@ -159,7 +161,7 @@ def died_after_the_intent(credential: Credential) -> None:
 
 
 def died_after_the_claim(credential: Credential) -> None:
-    assert credential.pk in {row.pk for row in actions._claim()}
+    assert credential.pk in {row.pk for row in revoking._claim()}
 
 
 def died_after_the_revoke(credential: Credential) -> None:
@@ -194,7 +196,7 @@ def test_whatever_step_the_revocation_died_at_another_worker_ends_it(
         revoke_and_die(out.credential)
     out.credential.refresh_from_db()
     assert out.credential.state == CredentialState.REVOKING
-    wait_out(out.credential, actions.CLAIM.total_seconds() + 1)
+    wait_out(out.credential, revoking.CLAIM.total_seconds() + 1)
     sweep()
     assert_proven_gone(out.credential)
     assert token_of(servers, out.secret) is None
@@ -360,7 +362,7 @@ def test_openbao_failing_while_it_is_to_mint(
 def test_the_answer_to_a_mint_is_lost(grant: Grant, servers: Servers, sweep: Sweep) -> None:
     """OpenBao did it, nobody heard: found by its name and taken back."""
     credential = died_after_the_mint(grant)
-    actions._doubt(credential, "")
+    checking_out._doubt(credential, Minted())
     assert len(tokens_of(servers, grant)) == 1
     sweep()
     assert_proven_gone(credential)
@@ -419,7 +421,7 @@ def test_a_mint_in_doubt_that_cannot_be_searched_for_holds_up_no_other(
     grant: Grant, world: World, servers: Servers, sweep: Sweep
 ) -> None:
     doubtful = died_after_the_mint(grant)
-    actions._doubt(doubtful, "")
+    checking_out._doubt(doubtful, Minted())
     other = world.grant()
     out = check_out(by=other.holder, grant_id=other.pk)
     end_grant(grant_id=other.pk, by=other.holder)
@@ -443,7 +445,7 @@ def test_an_accessor_that_a_cut_off_mint_left_behind_stops_nothing(
     with override_settings(VAULT_TIMEOUT=1), hanging(servers), pytest.raises(Unavailable):
         apart(lambda: check_out(by=grant.holder, grant_id=grant.pk))
     doubtful = died_after_the_mint(world.grant())
-    actions._doubt(doubtful, "")
+    checking_out._doubt(doubtful, Minted())
     sweep()
     assert_proven_gone(doubtful)
 

@@ -33,8 +33,8 @@ from broker.errors import (
     KeyturnError,
     NotLive,
 )
-from credentials import actions, vault
-from credentials.actions import CheckedOut, check_out, end_grant
+from credentials import vault
+from credentials.actions import CheckedOut, check_out, checking_out, end_grant
 from credentials.live import holding
 from credentials.models import Credential
 from credentials.states import CredentialState
@@ -405,6 +405,6 @@ def test_postgresql_refuses_a_second_grant_of_a_request(world: World) -> None:
 
 def test_postgresql_refuses_a_second_open_credential_of_a_grant(world: World) -> None:
     grant = world.grant()
-    actions._begin(by=grant.holder, grant_id=grant.pk)
+    checking_out._begin(by=grant.holder, grant_id=grant.pk)
     with pytest.raises(IntegrityError, match="credential_one_live_per_grant"):
         Credential.objects.create(grant=grant, kind="gateway_token")

@@ -21,7 +21,9 @@ from audit.models import AuditEvent
 from audit.record import record
 from credentials import actions as credentials
 from credentials import stopping
-from credentials.actions import check_out
+from credentials.actions import check_out, checking_out, revoking
+from credentials.kinds.base import Minted
+from credentials.models import Credential
 from endpoints import actions as endpoints
 from notifications import actions as notifications
 from tests.accounts.authenticator import code, later
@@ -245,16 +247,16 @@ def expire_a_request(world: World) -> Verb:
 def begin_to_mint(world: World) -> Verb:
     grant = world.grant()
     return (
-        lambda: credentials._begin(by=grant.holder, grant_id=grant.pk),
+        lambda: checking_out._begin(by=grant.holder, grant_id=grant.pk),
         Event.CREDENTIAL_ISSUING,
     )
 
 
 def issue(world: World) -> Verb:
     grant = world.grant()
-    credential = credentials._begin(by=grant.holder, grant_id=grant.pk)
+    credential = checking_out._begin(by=grant.holder, grant_id=grant.pk)
     return (
-        lambda: credentials._confirm(credential, "an accessor", grant.holder),
+        lambda: checking_out._confirm(credential, Minted(accessor="an accessor"), grant.holder),
         Event.CREDENTIAL_ISSUED,
     )
 
@@ -324,7 +326,8 @@ def close(world: World) -> Verb:
     grant = world.grant()
     out = check_out(by=grant.holder, grant_id=grant.pk)
     credentials.end_grant(grant_id=grant.pk, by=grant.holder)
-    return lambda: credentials._close(out.credential, "a proof"), Event.CREDENTIAL_REVOKED
+    fresh = Credential.objects.get(pk=out.credential.pk)
+    return lambda: revoking._close([fresh], {str(fresh.pk): "a proof"}), Event.CREDENTIAL_REVOKED
 
 
 VERBS = [

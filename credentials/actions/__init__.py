@@ -1,0 +1,23 @@
+"""Verbs on credentials, and the one path by which a grant ends.
+
+No transaction here holds a network call: intent is committed, Vault is called, the outcome is
+committed. A crash between any two leaves rows that the sweep finds due.
+"""
+
+from credentials.actions.checking_out import CheckedOut, check_out
+from credentials.actions.ending import end_denied, end_due_grants, end_grant
+from credentials.actions.revoking import doubt_old_mints, revoke_due
+from credentials.actions.sweeping import sweep
+from credentials.actions.upstream_keys import store_upstream_key
+
+__all__ = [
+    "CheckedOut",
+    "check_out",
+    "doubt_old_mints",
+    "end_denied",
+    "end_due_grants",
+    "end_grant",
+    "revoke_due",
+    "store_upstream_key",
+    "sweep",
+]

@@ -1,0 +1,24 @@
+"""Everything that is due, by whoever comes by."""
+
+from accessrequests.actions import chase
+from credentials.actions.ending import end_due_grants
+from credentials.actions.revoking import doubt_old_mints, revoke_due
+
+# After so many rounds the ticker or the task begins anew, so that one that never ends is seen.
+ROUNDS = 100
+
+
+def sweep() -> int:
+    """Everything that is due at this moment, whoever else may be doing the same; how much.
+
+    The queue is the rows themselves: what a lost message, a flushed Redis or a dead worker left
+    behind is found by the next sweep. Batches of ends and of revocations take turns, so that of
+    thousands that end together the first are gone before the last has ended.
+    """
+    count = 0
+    for _ in range(ROUNDS):
+        done = end_due_grants() + doubt_old_mints() + revoke_due()
+        count += done
+        if not done:
+            break
+    return count + chase()
