@@ -74,6 +74,7 @@ def start_revoking(
         by=by,
         entries=[Entry(each, concerned(each), {"reason": reason, **why}) for each in credentials],
     )
+    transaction.on_commit(lambda: reached("revoke:intended"))
     tell_on_commit(ids)
 
 

@@ -15,17 +15,18 @@ from tests.servers import Servers
 
 def token_of(servers: Servers, secret: str) -> dict[str, Any] | None:
     """What OpenBao holds for this secret, None where it says that there is nothing."""
-    return _ask(servers, "lookup", {"token": secret})
+    return ask(servers, "lookup", {"token": secret})
 
 
 def tokens_of(servers: Servers, grant: Grant) -> list[dict[str, Any]]:
     """Every live token in OpenBao that was minted under this grant, whoever knows of it."""
     accessors = servers.vault("LIST", "auth/token/accessors/")["data"]["keys"]
-    found = (_ask(servers, "lookup-accessor", {"accessor": each}) for each in accessors)
+    found = (ask(servers, "lookup-accessor", {"accessor": each}) for each in accessors)
     return [each for each in found if each and (each["meta"] or {}).get("grant") == str(grant.pk)]
 
 
-def _ask(servers: Servers, how: str, body: dict[str, Any]) -> dict[str, Any] | None:
+def ask(servers: Servers, how: str, body: dict[str, Any]) -> dict[str, Any] | None:
+    """What OpenBao says of a token (`how`: lookup or lookup-accessor); None if there is none."""
     try:
         data: dict[str, Any] = servers.vault("POST", f"auth/token/{how}", body)["data"]
     except urllib.error.HTTPError as error:

@@ -1,0 +1,184 @@
+"""Kill a process of the broker at a named moment, let workers go on, and look what is left.
+
+act = Act(servers, tmp_path)
+act.dies_at("mint:made", "check_out", grant.pk)
+with running_worker(servers):
+    took = until(lambda: settled([grant]), 60)
+assert wrong(servers, [grant], act.loot()) == []
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from accessrequests.models import Grant
+from credentials.models import Credential
+from credentials.states import CredentialState
+from tests.conftest import RunningGateway, process_environment
+from tests.invariants.target import ask
+from tests.servers import Servers
+
+
+class Act:
+    """Runs actions in processes of their own and keeps what Vault told them."""
+
+    def __init__(self, servers: Servers, folder: Path) -> None:
+        self._servers = servers
+        self._loot = folder / f"loot-{uuid.uuid4()}"
+
+    def dies_at(
+        self, failpoint: str, action: str, *arguments: Any, role: str = "web", **environment: str
+    ) -> float:
+        """The moment (time.monotonic) at which it died there, by SIGKILL."""
+        done = self.run(action, *arguments, role=role, KEYTURN_FAILPOINT=failpoint, **environment)
+        assert done.returncode == -signal.SIGKILL, (
+            f"{action} was to die at {failpoint} and ended with {done.returncode}:\n{done.stderr}"
+        )
+        return time.monotonic()
+
+    def run(
+        self, action: str, *arguments: Any, role: str = "web", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Let it go on to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "tests.faults.act", str(self._loot), action]
+            + [str(each) for each in arguments],
+            env=process_environment(self._servers, role) | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    def loot(self) -> list[str]:
+        """Every token that Vault gave these processes."""
+        if not self._loot.exists():
+            return []
+        said = [json.loads(line)["said"] for line in self._loot.read_text().splitlines()]
+        return [
+            answer["auth"]["client_token"]
+            for answer in said
+            if (answer.get("auth") or {}).get("client_token")
+        ]
+
+
+def until(true: Callable[[], object], most: float, every: float = 0.2) -> float:
+    """The seconds until this was so."""
+    began = time.monotonic()
+    while not true():
+        assert time.monotonic() - began < most, f"not within {most:.0f} s"
+        time.sleep(every)
+    return time.monotonic() - began
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Something alive in OpenBao or at a target that bears a credential's mark."""
+
+    what: str
+    name: str
+    credential: str
+
+
+def standing(servers: Servers) -> set[Thing]:
+    """All that is alive and was minted by a broker, by the word of what holds it."""
+    return set(_tokens(servers))
+
+
+def _tokens(servers: Servers) -> Iterator[Thing]:
+    for accessor in servers.vault("LIST", "auth/token/accessors/")["data"]["keys"]:
+        data = ask(servers, "lookup-accessor", {"accessor": accessor})
+        credential = ((data or {}).get("meta") or {}).get("credential")
+        if credential:
+            yield Thing("token", accessor, credential)
+
+
+def settled(grants: Iterable[Grant]) -> bool:
+    """Whether nothing of these grants is on its way any more."""
+    return (
+        not Credential.objects.filter(grant__in=list(grants))
+        .exclude(state__in=[CredentialState.ACTIVE, CredentialState.REVOKED])
+        .exists()
+    )
+
+
+def dead(servers: Servers, grants: Iterable[Grant]) -> bool:
+    """Whether nothing that was minted under these grants is alive anywhere."""
+    ours = {str(pk) for pk in _credentials(grants)}
+    return not any(thing.credential in ours for thing in standing(servers))
+
+
+def _credentials(grants: Iterable[Grant]) -> Mapping[uuid.UUID, Credential]:
+    rows = Credential.objects.filter(grant__in=list(grants)).select_related(
+        "grant__request__profile__endpoint"
+    )
+    return {row.pk: row for row in rows}
+
+
+def wrong(
+    servers: Servers,
+    grants: Iterable[Grant],
+    loot: Iterable[str] = (),
+    *,
+    gateway: RunningGateway | None = None,
+    before: frozenset[Thing] | set[Thing] = frozenset(),
+) -> list[str]:
+    """What contradicts the invariants, by the word of PostgreSQL, OpenBao and the targets: empty
+    once all is well.
+
+    Every credential of an ended grant is proven gone and is gone; at most one is alive per live
+    grant; nothing alive is unknown. `before` is what stood before and is nobody's business here.
+    With a `gateway` every token of `loot` is tried there too.
+    """
+    grants = list(grants)
+    ended = set(
+        Grant.objects.filter(pk__in=[grant.pk for grant in grants])
+        .exclude(ended_at=None)
+        .values_list("pk", flat=True)
+    )
+    rows = {str(pk): row for pk, row in _credentials(grants).items()}
+    found = []
+    alive: dict[uuid.UUID, int] = {}
+    for thing in standing(servers) - set(before):
+        row = rows.get(thing.credential)
+        if row is None:
+            if not Credential.objects.filter(pk=thing.credential).exists():
+                found.append(f"nobody knows {thing}")
+            continue
+        alive[row.grant_id] = alive.get(row.grant_id, 0) + (thing.what == "token")
+        if row.state != CredentialState.ACTIVE or row.grant_id in ended:
+            found.append(f"{thing} is alive, and on record as {row.state}")
+    found += [f"{count} are alive under {pk}" for pk, count in alive.items() if count > 1]
+    for row in rows.values():
+        if row.state == CredentialState.REVOKED:
+            if not row.proof:
+                found.append(f"{row} went without a proof")
+        elif row.grant_id in ended or row.state != CredentialState.ACTIVE:
+            found.append(f"{row} is still {row.state}: {row.last_error}")
+    for secret in loot:
+        held = ask(servers, "lookup", {"token": secret})
+        row = rows.get(((held or {}).get("meta") or {}).get("credential", ""))
+        opens = gateway is not None and _opens(gateway, rows.values(), secret)
+        if (held or opens) and (row is None or row.state != CredentialState.ACTIVE):
+            found.append(f"a secret that was seen opens something ({held and held['meta']})")
+    return found
+
+
+def _opens(gateway: RunningGateway, rows: Iterable[Credential], secret: str) -> bool:
+    slugs = {row.grant.request.profile.endpoint.slug for row in rows}
+    return any(
+        httpx.get(
+            f"{gateway.base(slug)}/models", headers={"Authorization": f"Bearer {secret}"}
+        ).status_code
+        != 401
+        for slug in slugs
+    )
