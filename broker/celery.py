@@ -19,9 +19,9 @@ def _keep_djangos_logging(**_: Any) -> None:
 @signals.worker_init.connect
 def _work_unasked(**_: Any) -> None:
     """Each worker sweeps and delivers by itself too: neither must hang on beat or Redis."""
-    from credentials.sweeper import sweeper
+    from credentials.sweeper import tickers as sweepers
     from gateway.retention import dropper
     from notifications.delivery import tickers
 
-    for ticker in (sweeper(), dropper(), *tickers()):
+    for ticker in (*sweepers(), dropper(), *tickers()):
         ticker.start()

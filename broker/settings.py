@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import environs
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
+from kombu import Queue
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environs.FileAwareEnv(strip_whitespace=True)
@@ -181,7 +182,11 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "unacked_restore_throttle": 1,
     "socket_timeout": 5,
     "socket_connect_timeout": 2,
+    # Queues are read in this order, so that a flood of others holds up no revocation.
+    "queue_order_strategy": "priority",
 }
+CELERY_TASK_QUEUES = (Queue("revocations"), Queue("celery"))
+CELERY_TASK_ROUTES = {"credentials.tasks.*": {"queue": "revocations"}}
 CELERY_BEAT_SCHEDULE = {
     # The sweep is idempotent: a second beat is harmless, and a tick that waited is worthless.
     "sweep": {

@@ -145,3 +145,26 @@ class Credential(models.Model):
         if self.state != CredentialState.REVOKING or self.revoking_since is None:
             return None
         return self.revoking_since if moment - self.revoking_since > STUCK_AFTER else None
+
+
+class Reconciliation(models.Model):
+    """One look around, both ways. The latest few weeks are kept."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    at = models.DateTimeField(editable=False)
+    took = models.FloatField(default=0, help_text="seconds")
+    looked_at = models.PositiveIntegerField(default=0, help_text="what bore a credential's name")
+    found = models.PositiveIntegerField(default=0, help_text="of them, what no row accounted for")
+    ended = models.PositiveIntegerField(default=0, help_text="of these, what was ended")
+    left = models.JSONField(default=list, help_text="what wasn't: where, its name, and why")
+    vanished = models.PositiveIntegerField(default=0, help_text="on record as live, and not there")
+    irrevocable = models.JSONField(
+        default=list, help_text="leases that Vault gave up on, as of the last minute"
+    )
+    failures = models.JSONField(default=dict, help_text="what couldn't be asked, and why")
+
+    class Meta:
+        ordering = ("-at",)
+
+    def __str__(self) -> str:
+        return f"reconciliation of {self.at:%Y-%m-%d %H:%M}"

@@ -1,11 +1,17 @@
-"""The sweep that needs nobody to ring: each worker has a ticker for it."""
+"""What needs nobody to ring: each worker sweeps and looks around by itself."""
 
 from audit.ticker import Ticker
 from credentials.actions import sweep
+from credentials.actions.reconciling import reconcile_if_due
 
-LOCK = 0x4B45_5954  # "KEYT": the advisory lock of whoever sweeps at this moment
+# The advisory locks of whoever is at it at this moment.
+SWEEPING = 0x4B45_5954  # "KEYT"
+RECONCILING = 0x4B45_5952
 
 
-def sweeper() -> Ticker:
-    """Sweeps each second, unless another worker's sweeper is at it."""
-    return Ticker("sweeper", lock=LOCK, every=1.0, work=sweep)
+def tickers() -> tuple[Ticker, Ticker]:
+    """One sweeps each second, one looks around each minute, unless another worker's is at it."""
+    return (
+        Ticker("sweeper", lock=SWEEPING, every=1.0, work=sweep),
+        Ticker("reconciler", lock=RECONCILING, every=60.0, work=reconcile_if_due),
+    )

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ import requests
 from django.conf import settings
 
 from audit.context import origin
+from credentials.breaker import breaker
 
 logger = logging.getLogger(__name__)
 
@@ -122,17 +123,23 @@ def _calling(what: str) -> Iterator[hvac.Client]:
     sessions: dict[str, _Session] = _local.__dict__.setdefault("sessions", {})
     login = f"{settings.VAULT_ADDR} {settings.VAULT_NAMESPACE} {settings.VAULT_ROLE_ID}"
     session = sessions.get(login) or sessions.setdefault(login, _Session())
+    circuit = breaker(settings.VAULT_ADDR)
+    if not circuit.allows():
+        raise VaultDown(f"{what}: it didn't answer of late, and isn't asked for a moment")
     try:
         client = session.ready()
         client.adapter.session.headers["X-Broker-Request-Id"] = str(origin().trace)
         yield client
+        circuit.worked()
     except hvac.exceptions.Forbidden as error:
+        circuit.worked()
         # Our own login may have died with a restore or a seal: the next call logs in anew.
         session.forget()
         raise VaultDenied(
             f"{what}: Vault refused it to the AppRole {settings.VAULT_ROLE_ID}"
         ) from error
     except hvac.exceptions.InvalidRequest as error:
+        circuit.worked()
         if "approle" in str(error.url or ""):
             session.forget()
             raise VaultDenied(
@@ -140,8 +147,10 @@ def _calling(what: str) -> Iterator[hvac.Client]:
             ) from error
         raise VaultInvalid(f"{what}: Vault found it invalid") from error
     except hvac.exceptions.InvalidPath as error:
+        circuit.worked()
         raise VaultInvalid(f"{what}: Vault has nothing there") from error
     except (requests.RequestException, hvac.exceptions.VaultError) as error:
+        circuit.failed()
         # The text of such an error can hold a URL or headers; its type says enough.
         raise VaultDown(f"{what}: {type(error).__name__}") from error
 
@@ -233,25 +242,39 @@ def accessors() -> set[str]:
     return set(answer["data"]["keys"])
 
 
-def tokens() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Accessor and data of every token in the namespace, one call each."""
-    for accessor in accessors():
+def tokens(*, but: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Accessor and data of every token in the namespace but these, one call each."""
+    for accessor in accessors().difference(but):
         data = lookup(accessor)
         if data is not None:
             yield accessor, data
 
 
-def find(credential_ids: set[str]) -> dict[str, str]:
+def find(credential_ids: set[str], *, but: Collection[str] = ()) -> dict[str, str]:
     """Accessors by credential id, for those of these credentials that are in Vault.
 
-    For mints whose answer was lost. Looks at every token of the namespace, so callers batch.
+    For mints whose answer was lost. Looks at every token of the namespace `but` these accessors.
     """
     found = {}
-    for accessor, data in tokens():
+    for accessor, data in tokens(but=but):
         credential = (data.get("meta") or {}).get("credential")
         if credential in credential_ids:
             found[credential] = accessor
     return found
+
+
+def irrevocable() -> list[dict[str, str]]:
+    """Leases that Vault has given up revoking: `lease` and `error` of each."""
+    with _calling("list irrevocable leases") as client:
+        try:
+            answer = client.adapter.get("/v1/sys/leases", params={"type": "irrevocable"})
+        except hvac.exceptions.InvalidPath:
+            return []
+    leases = ((answer or {}).get("data") or {}).get("leases") or []
+    return [
+        {"lease": str(each.get("lease_id", "")), "error": str(each.get("error", ""))[:300]}
+        for each in leases
+    ]
 
 
 def whose(token: str) -> uuid.UUID | None:

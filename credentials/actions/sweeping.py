@@ -1,11 +1,13 @@
 """Everything that is due, by whoever comes by."""
 
+import time
+
 from accessrequests.actions import chase
 from credentials.actions.ending import end_due_grants
 from credentials.actions.revoking import doubt_old_mints, revoke_due
 
-# After so many rounds the ticker or the task begins anew, so that one that never ends is seen.
-ROUNDS = 100
+# After so long the ticker or the task begins anew: a task has 45 seconds.
+LONGEST = 30.0
 
 
 def sweep() -> int:
@@ -15,10 +17,8 @@ def sweep() -> int:
     behind is found by the next sweep. Batches of ends and of revocations take turns, so that of
     thousands that end together the first are gone before the last has ended.
     """
-    count = 0
-    for _ in range(ROUNDS):
+    began, count, done = time.monotonic(), 0, 1
+    while done and time.monotonic() - began < LONGEST:
         done = end_due_grants() + doubt_old_mints() + revoke_due()
         count += done
-        if not done:
-            break
     return count + chase()

@@ -6,6 +6,7 @@ from typing import Any
 from credentials import vault
 from credentials.kinds.base import Kind, Minted, Stray
 from credentials.models import Credential
+from credentials.states import CredentialState
 
 # Below this many it's cheaper to ask for each than for the list of all.
 FEW = 20
@@ -30,7 +31,12 @@ class GatewayToken(Kind):
         vault.raise_ttl(credential.accessor, lifetime)
 
     def find(self, credentials: Iterable[Credential]) -> dict[str, dict[str, Any]]:
-        found = vault.find({str(credential.pk) for credential in credentials})
+        # Tokens whose accessor was told are others': a call for each would take a minute.
+        told = Credential.objects.filter(accessor__in=vault.accessors())
+        found = vault.find(
+            {str(credential.pk) for credential in credentials},
+            but=set(told.values_list("accessor", flat=True)),
+        )
         return {pk: {"accessor": accessor} for pk, accessor in found.items()}
 
     def revoke(self, credential: Credential) -> None:
@@ -40,10 +46,20 @@ class GatewayToken(Kind):
         return tokens_gone(credentials)
 
     def strays(self) -> Iterable[Stray]:
-        for accessor, data in vault.tokens():
+        """Every token that names a credential, those that leases hang on too."""
+        there = vault.accessors()
+        open_rows = Credential.objects.filter(accessor__in=there).exclude(
+            state=CredentialState.REVOKED
+        )
+        # What a row accounts for needn't be looked up: a call for each would take a minute.
+        ours = {row.accessor: row for row in open_rows.only("id", "accessor")}
+        for accessor, row in ours.items():
+            yield Stray("Vault", row.name, str(row.pk), accessor)
+        for accessor, data in vault.tokens(but=ours):
             credential = (data.get("meta") or {}).get("credential")
             if credential is not None:
-                yield Stray("Vault", data.get("display_name", ""), credential, accessor)
+                name = str(data.get("display_name", "")).removeprefix("token-")
+                yield Stray("Vault", name, credential, accessor)
 
     def end_stray(self, stray: Stray) -> None:
         vault.revoke(stray.key)

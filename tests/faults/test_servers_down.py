@@ -18,7 +18,7 @@ from broker.errors import Unavailable
 from credentials.actions import check_out, end_grant
 from credentials.models import Credential
 from credentials.states import CredentialState
-from credentials.sweeper import LOCK, sweeper
+from credentials.sweeper import SWEEPING, tickers
 from tests.conftest import Running, RunningGateway, running_gateway, running_web, running_worker
 from tests.servers import Servers
 from tests.world import World, move
@@ -206,7 +206,7 @@ def test_without_valkey_and_beat_a_worker_still_revokes_what_expired(
 
 def test_of_two_workers_one_sweeps(servers: Servers, grant: Grant) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        cursor.execute("SELECT pg_advisory_lock(%s)", [SWEEPING])
         try:
             credential = check_out(by=grant.holder, grant_id=grant.pk).credential
             end_grant(grant_id=grant.pk, by=None, reason=EndReason.REVOKED)
@@ -215,12 +215,12 @@ def test_of_two_workers_one_sweeps(servers: Servers, grant: Grant) -> None:
             tick.join()
             assert state_of(credential) == CredentialState.REVOKING
         finally:
-            cursor.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [SWEEPING])
 
 
 def swept_elsewhere() -> None:
     try:
-        sweeper().tick()
+        tickers()[0].tick()
     finally:
         connection.close()
 
