@@ -5,6 +5,7 @@ Where a variable isn't set, `.env` beside manage.py is asked, then the `env` fil
 that `up` runs. Any variable X may be given as a file's path in X_FILE instead.
 """
 
+import ipaddress
 import os
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -73,6 +74,18 @@ KEYTURN_GATEWAY_UPSTREAM_TIMEOUT = env.float("KEYTURN_GATEWAY_UPSTREAM_TIMEOUT",
 KEYTURN_CALL_DAYS = env.int("KEYTURN_CALL_DAYS", 90)
 if KEYTURN_CALL_DAYS < 1:
     raise ImproperlyConfigured("KEYTURN_CALL_DAYS must be 1 or more: the days calls are kept for")
+
+# What workers may call: networks, "public" and "private". Set here alone, so that nobody who enters
+# an endpoint in the app can have what is inside of the deployment called.
+KEYTURN_OUTGOING_NETWORKS = env.list("KEYTURN_OUTGOING_NETWORKS", ["public", "private"])
+for _entry in {*KEYTURN_OUTGOING_NETWORKS} - {"public", "private"}:
+    try:
+        ipaddress.ip_network(_entry)
+    except ValueError as error:
+        raise ImproperlyConfigured(
+            f"KEYTURN_OUTGOING_NETWORKS has {_entry!r}: give networks such as 10.0.0.0/8, "
+            "public, private"
+        ) from error
 
 # An empty key is refused by Django itself, with the setting's name, by whatever needs it first.
 SECRET_KEY = env.str("KEYTURN_SECRET_KEY", "")

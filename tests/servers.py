@@ -222,6 +222,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
             "VAULT_ROLE_ID": "web",
             "VAULT_SECRET_ID_FILE": str(servers.vault_secret_id_file("web")),
             "KEYTURN_STATE_DIR": str(folder),
+            # Upstreams and providers of the tests are on loopback.
+            "KEYTURN_OUTGOING_NETWORKS": "public,private,127.0.0.0/8",
         }
         early_config.stash[_started] = time.monotonic() - begun
     return (yield)

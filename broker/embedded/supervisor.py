@@ -156,6 +156,9 @@ class Supervisor:
             "KEYTURN_GATEWAY_URL": self.gateway_url,
             "KEYTURN_DEMO": self._environ.get("KEYTURN_DEMO") or "true",
             "KEYTURN_DEMO_UPSTREAM_URL": self.upstream_url,
+            # Everything of it is on loopback, the demo upstream too.
+            "KEYTURN_OUTGOING_NETWORKS": self._environ.get("KEYTURN_OUTGOING_NETWORKS")
+            or "public,private,127.0.0.0/8",
         }
         self._secret(found, "KEYTURN_SECRET_KEY", "secret-key")
         self._secret(found, "KEYTURN_DEMO_UPSTREAM_KEY", "demo-upstream-key")

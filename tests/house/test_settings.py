@@ -168,6 +168,8 @@ def load(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
         ("KEYTURN_EMAIL_URL", "smtp://keyturn:s3cret@mail.example.com"),
         ("KEYTURN_EMAIL_URL", "smtp://mail.example.com:port"),
         ("KEYTURN_CHAT_URL", "slack://s3cret/b/c"),
+        ("KEYTURN_OUTGOING_NETWORKS", "public,10.0.0.1/8"),
+        ("KEYTURN_OUTGOING_NETWORKS", "everything"),
     ],
 )
 def test_a_bad_value_stops_the_start_and_is_named(name, bad):

@@ -1,0 +1,342 @@
+"""The one HTTP client with which workers call what people enter: upstreams, rotators, webhooks.
+
+Which networks it may reach is set where Keyturn is deployed (KEYTURN_OUTGOING_NETWORKS), and nobody
+who administers the app can widen it. Addresses are judged, not names: every answer of DNS, and
+once more at the moment a socket is opened to one of them, so that a second answer changes nothing.
+"""
+
+import asyncio
+import json as jsons
+import socket
+import ssl
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from django.conf import settings
+from yarl import URL
+
+TIMEOUT = 10.0
+MOST = 1_000_000
+CONNECT_TIMEOUT = 5.0
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+def _networks(*texts: str) -> tuple[Network, ...]:
+    return tuple(ip_network(text) for text in texts)
+
+
+PRIVATE = _networks("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
+# Where nothing is that a company calls by its own address. One of these is opened only by a network
+# that is listed by itself, inside of it: 0.0.0.0/0 opens none.
+SPECIAL = _networks(
+    # IANA's registries of special-purpose addresses
+    "0.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "192.0.0.0/24",
+    "192.0.2.0/24",
+    "192.88.99.0/24",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "::/96",
+    "64:ff9b:1::/48",
+    "100::/64",
+    "2001::/23",
+    "2001:db8::/32",
+    "2002::/16",
+    "3fff::/20",
+    "5f00::/16",
+    "fe80::/10",
+    "fec0::/10",
+    "ff00::/8",
+    # metadata and credentials of clouds: AWS, Azure, Google, Oracle, OpenStack; ECS and EKS;
+    # Tencent; Alibaba; Azure's wire server, which has a public address
+    "169.254.169.254/32",
+    "169.254.170.2/32",
+    "169.254.170.23/32",
+    "169.254.0.23/32",
+    "100.100.100.200/32",
+    "192.0.0.192/32",
+    "168.63.129.16/32",
+    "fd00:ec2::/32",
+    "fd20:ce::254/128",
+)
+NAT64 = IPv6Network("64:ff9b::/96")
+UNICAST = IPv6Network("2000::/3")
+
+
+class OutgoingError(Exception):
+    """There is no answer to this request that one could read.
+
+    `sent` says that it may have arrived all the same. The text names the host and what went wrong;
+    nothing of the request or of an answer is in it.
+    """
+
+    def __init__(self, why: str, *, sent: bool = False) -> None:
+        super().__init__(why)
+        self.sent = sent
+
+
+class Refused(OutgoingError):
+    """This may not be called from here. Nothing was sent."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server answered: names of headers are in lower case."""
+
+    host: str
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    def json(self) -> Any:
+        """The body. Raises OutgoingError where it is no JSON."""
+        try:
+            return jsons.loads(self.body)
+        except (ValueError, RecursionError):
+            raise OutgoingError(
+                f"{self.host} answered with {self.status} and something that is no JSON.", sent=True
+            ) from None
+
+
+def send(
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    json: Any = None,
+    body: bytes | None = None,
+    timeout: float = TIMEOUT,
+    most: int = MOST,
+) -> Answer:
+    """Call `url` once and read the answer, whatever its status; redirects are not followed.
+
+    It ends within `timeout` seconds, name resolution and body included, and reads at most `most`
+    bytes. Raises Refused or OutgoingError. Not for code that runs in an event loop.
+    """
+    sent = {"Accept-Encoding": "identity", "User-Agent": "Keyturn"} | dict(headers or {})
+    if json is not None:
+        body = jsons.dumps(json).encode()
+        sent["Content-Type"] = "application/json"
+    target = _target(url)
+    limits = aiohttp.ClientTimeout(total=timeout, connect=min(timeout, CONNECT_TIMEOUT))
+    return asyncio.run(_send(method, target, sent, body, limits, most))
+
+
+def allowed(address: Address) -> bool:
+    """Whether this deployment lets workers connect to it."""
+    address = _judged(address)
+    listed: set[str] = set(settings.KEYTURN_OUTGOING_NETWORKS)
+    networks = [ip_network(entry) for entry in listed - {"public", "private"}]
+    holding = [network for network in networks if address in network]
+    special = [network for network in SPECIAL if address in network]
+    if special:
+        return any(all(_inside(each, around) for around in special) for each in holding)
+    if holding:
+        return True
+    if any(address in network for network in PRIVATE):
+        return "private" in listed
+    return "public" in listed and (address.version == 4 or address in UNICAST)
+
+
+def _inside(inner: Network, outer: Network) -> bool:
+    return (
+        inner.version == outer.version
+        and inner.network_address in outer
+        and inner.prefixlen >= outer.prefixlen
+    )
+
+
+def _judged(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one stands for, where it does."""
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        if address in NAT64:
+            return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
+
+
+def _target(url: str) -> URL:
+    if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
+        raise Refused("A URL that is called has only printable ASCII characters in it.")
+    try:
+        target = URL(url, encoded=True)
+        host, port = target.host, target.port
+    except ValueError:
+        raise Refused("This is no URL that could be called.") from None
+    if target.scheme not in {"http", "https"} or not host or not port:
+        raise Refused("Only http and https URLs are called.")
+    if target.user is not None or target.password is not None:
+        raise Refused("A URL that is called has no user and no password in it.")
+    return target.with_fragment(None)
+
+
+def _check(host: str, addresses: Iterable[str]) -> None:
+    for text in addresses:
+        try:
+            # The zone of a link-local address says which interface, not which address.
+            good = allowed(ip_address(text.partition("%")[0]))
+        except ValueError:  # a number that a library takes for an address
+            good = False
+        if not good:
+            where = host if text == host else f"{host} is {text}, which"
+            raise Refused(f"{where} may not be called from here (KEYTURN_OUTGOING_NETWORKS).")
+
+
+# Apart from the event loop's own, whose end would wait for a name server that doesn't answer.
+_lookups = ThreadPoolExecutor(max_workers=8, thread_name_prefix="lookup")
+
+
+class _Resolver(AbstractResolver):
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(_lookups, look_up, host, port, family)
+        _check(host, [str(sockaddr[0]) for *_, sockaddr in found])
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(sockaddr[0]),
+                port=port,
+                family=each,
+                proto=proto,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for each, _, proto, _, sockaddr in found
+        ]
+
+    async def close(self) -> None:
+        pass
+
+
+def look_up(
+    host: str, port: int, family: socket.AddressFamily
+) -> list[tuple[socket.AddressFamily, int, int, str, tuple[Any, ...]]]:
+    """What the system's resolver says."""
+    return list(
+        socket.getaddrinfo(
+            host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+        )
+    )
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Verifies by what Python trusts; SSL_CERT_FILE names other CA certificates."""
+    return ssl.create_default_context()
+
+
+async def _send(
+    method: str,
+    target: URL,
+    headers: Mapping[str, str],
+    body: bytes | None,
+    limits: aiohttp.ClientTimeout,
+    most: int,
+) -> Answer:
+    host = str(target.host)
+    connected = False
+    refused: list[Refused] = []
+
+    async def now_connected(*_: object) -> None:
+        nonlocal connected
+        connected = True
+
+    def open_socket(info: Any) -> socket.socket:
+        family, kind, proto, _, sockaddr = info
+        try:
+            _check(host, [str(sockaddr[0])])
+        except Refused as error:
+            refused.append(error)
+            raise
+        return socket.socket(family, kind, proto)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(now_connected)
+    connector = aiohttp.TCPConnector(
+        resolver=_Resolver(),
+        use_dns_cache=False,
+        socket_factory=open_socket,
+        ssl=_tls() if target.scheme == "https" else True,
+        force_close=True,
+    )
+    session = aiohttp.ClientSession(
+        connector=connector,
+        timeout=limits,
+        trust_env=False,
+        # An answer that was asked for as it is and comes compressed is not unpacked to a gigabyte.
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trace_configs=[trace],
+    )
+    try:
+        async with (
+            session,
+            session.request(
+                method, target, headers=headers, data=body, allow_redirects=False
+            ) as response,
+        ):
+            read = bytearray()
+            async for part in response.content.iter_any():
+                read += part
+                if len(read) > most:
+                    raise OutgoingError(
+                        f"{host} answered with more than {most:,} bytes.", sent=True
+                    )
+            return Answer(
+                host,
+                response.status,
+                {name.lower(): value for name, value in response.headers.items()},
+                bytes(read),
+            )
+    # aiohttp's own words quote what was sent and what came: neither is repeated, nor chained.
+    except TimeoutError:
+        raise OutgoingError(
+            f"{host} gave no answer within {limits.total:g} s."
+            if connected
+            else f"{host} could not be reached in time.",
+            sent=connected,
+        ) from None
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise OutgoingError(f"The certificate of {host} is not accepted{_why(error)}.") from None
+    except aiohttp.ClientConnectorDNSError:
+        raise OutgoingError(f"{host} has no address.") from None
+    except (aiohttp.ClientError, OSError):
+        if refused:
+            raise refused[0] from None
+        raise OutgoingError(
+            f"{host} broke off, or its answer is no HTTP."
+            if connected
+            else f"{host} could not be reached.",
+            sent=connected,
+        ) from None
+    except ValueError:
+        raise Refused("This request has characters in it that no HTTP header takes.") from None
+
+
+def _why(error: aiohttp.ClientConnectorCertificateError) -> str:
+    cause = error.certificate_error
+    said = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else ""
+    return f" ({said.rstrip('.')})" if said else ""
