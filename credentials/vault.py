@@ -344,6 +344,93 @@ def upstream_key(endpoint: str) -> str | None:
     return key
 
 
+@dataclass(frozen=True)
+class Signed:
+    """A certificate and those of its issuers, as PEM; nothing of it is secret."""
+
+    serial: str
+    certificate: str
+    chain: list[str]
+
+
+def sign_certificate(
+    mount: str, role: str, *, csr: str, name: str, uri: str, not_after: str
+) -> Signed:
+    """Have the CA of this mount certify the key of `csr` under this name, until `not_after`.
+
+    Raises VaultDown, after which it may have been signed all the same: `certificates` lists it.
+    """
+    body = {
+        "csr": csr,
+        "common_name": name,
+        "uri_sans": uri,
+        "not_after": not_after,
+        "exclude_cn_from_sans": True,
+    }
+    with _calling("sign a certificate") as client:
+        data = client.adapter.post(f"/v1/{mount}/sign/{role}", json=body)["data"]
+    chain = data.get("ca_chain") or [data["issuing_ca"]]
+    return Signed(data["serial_number"], data["certificate"], chain)
+
+
+def certificates(mount: str) -> dict[str, dict[str, Any]]:
+    """By serial, the name (`common_name`) and the end (`not_after`) of each certificate that this
+    CA has signed and not revoked. Those that are over are among them until they are tidied up."""
+    with _calling("list certificates") as client:
+        try:
+            answer = client.adapter.list(f"/v1/{mount}/certs/detailed")
+        except hvac.exceptions.InvalidPath:
+            return {}
+        try:
+            revoked = client.adapter.list(f"/v1/{mount}/certs/revoked")["data"]["keys"]
+        except hvac.exceptions.InvalidPath:
+            revoked = []
+    info: dict[str, dict[str, Any]] = answer["data"]["key_info"]
+    return {serial: each for serial, each in info.items() if serial not in set(revoked)}
+
+
+def certificate(mount: str, serial: str) -> str | None:
+    """As PEM; None where the CA doesn't know it, or no longer."""
+    with _calling("read a certificate") as client:
+        try:
+            answer = client.adapter.get(f"/v1/{mount}/cert/{serial}")
+        except (hvac.exceptions.InvalidRequest, hvac.exceptions.InvalidPath):
+            return None
+    pem: str = answer["data"]["certificate"]
+    return pem
+
+
+def issuers(mount: str) -> list[str]:
+    """The CA's own certificates, as PEM."""
+    with _calling("read the CA's certificates") as client:
+        ids = client.adapter.list(f"/v1/{mount}/issuers")["data"]["keys"]
+        return [
+            client.adapter.get(f"/v1/{mount}/issuer/{each}/json")["data"]["certificate"]
+            for each in ids
+        ]
+
+
+def revoke_certificate(mount: str, serial: str) -> None:
+    """Ask the CA to revoke it. Its answer proves nothing: ask `ocsp` afterwards."""
+    with _calling("revoke a certificate") as client:
+        try:
+            client.adapter.post(f"/v1/{mount}/revoke", json={"serial_number": serial})
+        except (hvac.exceptions.InvalidRequest, hvac.exceptions.InvalidPath):
+            return  # not there, or over: `ocsp` or its end will say so
+
+
+def ocsp(mount: str, question: bytes) -> bytes:
+    """What the CA's OCSP responder answers (RFC 6960), DER both ways."""
+    with _calling("ask the OCSP responder") as client:
+        answer = client.adapter.post(
+            f"/v1/{mount}/ocsp",
+            data=question,
+            headers={"Content-Type": "application/ocsp-request"},
+        )
+    content: bytes = answer.content
+    return content
+
+
 def seal(secret: bytes, *, bound_to: str) -> str:
     """`secret` encrypted by Vault's key for second factors; `unseal` needs the same `bound_to`."""
     with _calling("seal a second factor") as client:

@@ -40,6 +40,19 @@ initialize "transit" {
   }
 }
 
+# Where client certificates come from. Its CA and roles are the operator's to make:
+# examples/mtls/set-up.sh. Certificates live for hours, the CA for a year.
+initialize "pki" {
+  request "mount" {
+    operation = "update"
+    path      = "keyturn/sys/mounts/pki"
+    data = {
+      type   = "pki"
+      config = { max_lease_ttl = "8760h" }
+    }
+  }
+}
+
 # Ties an entry of the audit log to the request that a person made in the portal.
 initialize "auditing" {
   request "request-id-in-clear" {

@@ -26,6 +26,13 @@ path "sys/wrapping/wrap" {
   max_wrapping_ttl    = "300s"
 }
 
+# For a holder who can't reach Vault, and has the token that says that it's theirs.
+path "sys/wrapping/unwrap" {
+  capabilities        = ["update"]
+  allowed_parameters  = { "token" = [] }
+  required_parameters = ["token"]
+}
+
 path "auth/token/renew-accessor" {
   capabilities = ["update"]
 }
@@ -44,6 +51,29 @@ path "kv/data/upstream/*" {
 # The version that a write replaces.
 path "kv/metadata/upstream/*" {
   capabilities = ["read"]
+}
+
+# Static keys that may be handed out, which are other secrets than those of the gateway.
+path "kv/data/handed-out/*" {
+  capabilities = ["create", "read", "update"]
+}
+
+path "kv/metadata/handed-out/*" {
+  capabilities = ["read"]
+}
+
+# Client certificates: named after a credential, for a grant, until a moment that the role bounds
+# (not_after_bound). The key is never sent.
+path "pki/sign/+" {
+  capabilities = ["update"]
+  allowed_parameters = {
+    "csr"                  = []
+    "common_name"          = ["kt-*"]
+    "uri_sans"             = ["urn:keyturn:grant:*"]
+    "not_after"            = ["20*"]
+    "exclude_cn_from_sans" = [true]
+  }
+  required_parameters = ["csr", "common_name", "uri_sans", "not_after"]
 }
 
 # Second factors. One secret a call, and always with the person that it is bound to. Without

@@ -26,3 +26,23 @@ path "auth/token/lookup-self" {
 path "auth/token/renew-self" {
   capabilities = ["update"]
 }
+
+# Client certificates. What it reads of them beside this, any CA tells to anybody.
+path "pki/certs/detailed" {
+  capabilities = ["list"]
+}
+
+path "pki/certs/revoked" {
+  capabilities = ["list"]
+}
+
+path "pki/revoke" {
+  capabilities        = ["update"]
+  allowed_parameters  = { "serial_number" = [] }
+  required_parameters = ["serial_number"]
+}
+
+# Whether a static key that was handed out is destroyed: the last step of its rotation.
+path "kv/metadata/handed-out/*" {
+  capabilities = ["read"]
+}

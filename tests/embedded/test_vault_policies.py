@@ -3,6 +3,7 @@
 Asked of a real OpenBao, set up by the very files that production loads.
 """
 
+import datetime as dt
 import time
 import urllib.error
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from credentials.vault import wrap
+from tests.credentials.test_client_certificate import operate
 from tests.servers import Servers
 
 MINT = {
@@ -22,6 +29,19 @@ MINT = {
 }
 MINT_PATH = "auth/token/create-orphan"
 ENCRYPT, DECRYPT = "transit/encrypt/second-factor", "transit/decrypt/second-factor"
+CSR = (
+    x509.CertificateSigningRequestBuilder()
+    .subject_name(x509.Name([]))
+    .sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    .public_bytes(Encoding.PEM)
+    .decode()
+)
+SIGN = {
+    "csr": CSR,
+    "common_name": "kt-1",
+    "uri_sans": "urn:keyturn:grant:1",
+    "not_after": f"{dt.datetime.now(dt.UTC) + dt.timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}",
+}
 HOLDERS = ("web", "worker", "gateway", "gateway-token", "nobody")
 OWN_LOGIN = {"web", "worker", "gateway"}
 
@@ -73,6 +93,10 @@ class Vault:
         assert answer.status == 200, answer
         return str(answer.body["data"]["ciphertext"])
 
+    def certificate(self) -> str:
+        """The serial of a certificate that nobody has revoked."""
+        return str(self.ask("web", "POST", "pki/sign/there", SIGN).body["data"]["serial_number"])
+
 
 @pytest.fixture(scope="module")
 def vault(servers: Servers) -> Iterator[Vault]:
@@ -81,8 +105,12 @@ def vault(servers: Servers) -> Iterator[Vault]:
         "POST", "kv/data/upstream/there", {"options": {"cas": 0}, "data": {"key": "k"}}
     )
     assert stored["data"]["version"] == 1
+    servers.vault("POST", "kv/data/handed-out/there", {"options": {"cas": 0}, "data": {"key": "k"}})
+    operate(servers, "there")
+    servers.vault("POST", "pki/revoke", {"serial_number": vault.certificate()})
     yield vault
     servers.vault("DELETE", "kv/metadata/upstream/there")
+    servers.vault("DELETE", "kv/metadata/handed-out/there")
 
 
 @dataclass(frozen=True)
@@ -144,6 +172,31 @@ DEEDS = [
     deed("POST", "kv/data/elsewhere", {"options": {"cas": 0}, "data": {}}, may=NOBODY),
     deed("GET", "kv/config", may=NOBODY),
     deed("POST", "kv/config", {"cas_required": False}, may=NOBODY),
+    # Static keys that may be handed out
+    deed("POST", "kv/data/handed-out/new", {"options": {"cas": 0}, "data": {}}, may={"web"}),
+    deed("GET", "kv/data/handed-out/there", may={"web"}),
+    deed("GET", "kv/metadata/handed-out/there", may={"web", "worker"}),
+    deed("DELETE", "kv/data/handed-out/there", may=NOBODY),
+    deed("DELETE", "kv/metadata/handed-out/there", may=NOBODY),
+    deed("LIST", "kv/metadata/handed-out", may=NOBODY),
+    # Client certificates
+    deed("POST", "pki/sign/there", SIGN, may={"web"}),
+    deed("POST", "pki/sign/there", SIGN | {"common_name": "root"}, may=NOBODY),
+    deed("POST", "pki/sign/there", SIGN | {"uri_sans": "urn:other"}, may=NOBODY),
+    deed("POST", "pki/sign/there", SIGN | {"ttl": "1h"}, may=NOBODY),
+    deed("POST", "pki/sign/there", SIGN | {"not_after": "9999-12-31T23:59:59Z"}, may=NOBODY),
+    deed("POST", "pki/sign/there", {"csr": CSR, "common_name": "kt-1"}, may=NOBODY),
+    deed("POST", "pki/issue/there", {"common_name": "kt-1"}, may=NOBODY),
+    deed("POST", "pki/sign-verbatim", {"csr": CSR}, may=NOBODY),
+    deed("LIST", "pki/certs/detailed", may={"worker"}),
+    deed("LIST", "pki/certs/revoked", may={"worker"}),
+    deed("POST", "pki/revoke", {"serial_number": "{serial}"}, may={"worker"}),
+    deed("POST", "pki/revoke-with-key", {"serial_number": "{serial}"}, may=NOBODY),
+    deed("GET", "pki/roles/there", may=NOBODY),
+    deed("POST", "pki/roles/there", {"allow_any_name": True}, may=NOBODY),
+    deed("POST", "pki/root/generate/internal", {"common_name": "x"}, may=NOBODY),
+    deed("POST", "pki/config/crl", {"disable": True}, may=NOBODY),
+    deed("POST", "pki/tidy", {}, may=NOBODY),
     # Second factors
     deed("POST", ENCRYPT, {"plaintext": "AAAA", "associated_data": "QQ=="}, may={"web"}),
     deed("POST", DECRYPT, {"ciphertext": "{sealed}", "associated_data": "QQ=="}, may={"web"}),
@@ -182,10 +235,12 @@ DEEDS = [
     deed("PUT", "sys/leases/revoke-force/auth", {}, may=NOBODY),
     deed("POST", "sys/capabilities-self", {"paths": ["kv/data/upstream/there"]}, may=NOBODY),
     deed("POST", "sys/wrapping/wrap", {"a": "b"}, may=NOBODY),
+    deed("POST", "sys/wrapping/unwrap", {"token": "{wrapped}"}, may={"web"}),
+    deed("POST", "sys/wrapping/rewrap", {"token": "{wrapped}"}, may=NOBODY),
     deed("POST", "sys/tools/random/8", {}, may=NOBODY),
     deed("POST", "cubbyhole/mine", {"a": "b"}, may=NOBODY),
     deed("PUT", "sys/seal", {}, may=NOBODY),
-    deed("GET", "sys/internal/ui/mounts/kv", may={"web", "gateway"}),
+    deed("GET", "sys/internal/ui/mounts/kv", may=OWN_LOGIN),
 ]
 
 
@@ -197,6 +252,8 @@ def test_each_may_do_its_work_and_nothing_else(vault: Vault, what: Deed, holder:
         "{accessor}": minted.accessor,
         "{token}": minted.token,
         "{sealed}": vault.seal("AAAA", bound_to="QQ=="),
+        "{wrapped}": wrap({"a": "b"}, seconds=60).token if "wrapping" in what.path else "",
+        "{serial}": vault.certificate() if "revoke" in what.path else "",
     }
     body = what.body and {key: fill.get(str(value), value) for key, value in what.body.items()}
 
@@ -208,8 +265,9 @@ def test_each_may_do_its_work_and_nothing_else(vault: Vault, what: Deed, holder:
         # 400: what exists in the root namespace alone.
         refusals = {400, 403} if what.path in {"sys/seal", "sys/audit"} else {403}
         assert answer.status in refusals, answer
-    if what.path == "kv/data/upstream/new":
-        vault.servers.vault("DELETE", "kv/metadata/upstream/new")
+    for path in ("upstream/new", "handed-out/new"):
+        if what.path == f"kv/data/{path}":
+            vault.servers.vault("DELETE", f"kv/metadata/{path}")
 
 
 @pytest.mark.parametrize("holder", [*sorted(OWN_LOGIN), "gateway-token"])
