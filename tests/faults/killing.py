@@ -39,11 +39,19 @@ class Act:
         self, failpoint: str, action: str, *arguments: Any, role: str = "web", **environment: str
     ) -> float:
         """The moment (time.monotonic) at which it died there, by SIGKILL."""
+        died = self.may_die_at(failpoint, action, *arguments, role=role, **environment)
+        assert died is not None, f"{action} never came by {failpoint}"
+        return died
+
+    def may_die_at(
+        self, failpoint: str, action: str, *arguments: Any, role: str = "web", **environment: str
+    ) -> float | None:
+        """The same, or None where it came to its end without having been there."""
         done = self.run(action, *arguments, role=role, KEYTURN_FAILPOINT=failpoint, **environment)
-        assert done.returncode == -signal.SIGKILL, (
+        assert done.returncode in (0, -signal.SIGKILL), (
             f"{action} was to die at {failpoint} and ended with {done.returncode}:\n{done.stderr}"
         )
-        return time.monotonic()
+        return time.monotonic() if done.returncode else None
 
     def run(
         self, action: str, *arguments: Any, role: str = "web", **environment: str
@@ -89,9 +97,13 @@ class Thing:
     credential: str
 
 
+# What else to look at, beside OpenBao's tokens.
+targets: list[Callable[[], Iterable[Thing]]] = []
+
+
 def standing(servers: Servers) -> set[Thing]:
     """All that is alive and was minted by a broker, by the word of what holds it."""
-    return set(_tokens(servers))
+    return {*_tokens(servers), *(thing for target in targets for thing in target())}
 
 
 def _tokens(servers: Servers) -> Iterator[Thing]:
@@ -111,17 +123,23 @@ def settled(grants: Iterable[Grant]) -> bool:
     )
 
 
-def dead(servers: Servers, grants: Iterable[Grant]) -> bool:
-    """Whether nothing that was minted under these grants is alive anywhere."""
-    ours = {str(pk) for pk in _credentials(grants)}
-    return not any(thing.credential in ours for thing in standing(servers))
+def unwanted(servers: Servers, grants: Iterable[Grant]) -> set[Thing]:
+    """What is alive under these grants and shouldn't be: its credential isn't on record as live,
+    or its grant has ended."""
+    rows = _credentials(grants)
+    found = set()
+    for thing in standing(servers):
+        row = rows.get(thing.credential)
+        if row and (row.state != CredentialState.ACTIVE or row.grant.ended_at is not None):
+            found.add(thing)
+    return found
 
 
-def _credentials(grants: Iterable[Grant]) -> Mapping[uuid.UUID, Credential]:
+def _credentials(grants: Iterable[Grant]) -> Mapping[str, Credential]:
     rows = Credential.objects.filter(grant__in=list(grants)).select_related(
         "grant__request__profile__endpoint"
     )
-    return {row.pk: row for row in rows}
+    return {str(row.pk): row for row in rows}
 
 
 def wrong(
@@ -130,39 +148,36 @@ def wrong(
     loot: Iterable[str] = (),
     *,
     gateway: RunningGateway | None = None,
-    before: frozenset[Thing] | set[Thing] = frozenset(),
+    before: set[Thing] | None = None,
 ) -> list[str]:
     """What contradicts the invariants, by the word of PostgreSQL, OpenBao and the targets: empty
     once all is well.
 
     Every credential of an ended grant is proven gone and is gone; at most one is alive per live
-    grant; nothing alive is unknown. `before` is what stood before and is nobody's business here.
-    With a `gateway` every token of `loot` is tried there too.
+    grant; of what came since `before`, nothing alive is unknown. With a `gateway` every token of
+    `loot` is tried there too.
     """
-    grants = list(grants)
-    ended = set(
-        Grant.objects.filter(pk__in=[grant.pk for grant in grants])
-        .exclude(ended_at=None)
-        .values_list("pk", flat=True)
-    )
-    rows = {str(pk): row for pk, row in _credentials(grants).items()}
+    rows = _credentials(grants)
     found = []
     alive: dict[uuid.UUID, int] = {}
-    for thing in standing(servers) - set(before):
+    now = standing(servers)
+    known = set(map(str, Credential.objects.values_list("pk", flat=True)))
+    if before is not None:
+        unknown = {thing for thing in now - before if thing.credential not in known}
+        found += [f"nobody knows {thing}" for thing in unknown]
+    for thing in now:
         row = rows.get(thing.credential)
         if row is None:
-            if not Credential.objects.filter(pk=thing.credential).exists():
-                found.append(f"nobody knows {thing}")
             continue
         alive[row.grant_id] = alive.get(row.grant_id, 0) + (thing.what == "token")
-        if row.state != CredentialState.ACTIVE or row.grant_id in ended:
+        if row.state != CredentialState.ACTIVE or row.grant.ended_at is not None:
             found.append(f"{thing} is alive, and on record as {row.state}")
     found += [f"{count} are alive under {pk}" for pk, count in alive.items() if count > 1]
     for row in rows.values():
         if row.state == CredentialState.REVOKED:
             if not row.proof:
                 found.append(f"{row} went without a proof")
-        elif row.grant_id in ended or row.state != CredentialState.ACTIVE:
+        elif row.grant.ended_at is not None or row.state != CredentialState.ACTIVE:
             found.append(f"{row} is still {row.state}: {row.last_error}")
     for secret in loot:
         held = ask(servers, "lookup", {"token": secret})

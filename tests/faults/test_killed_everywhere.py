@@ -1,0 +1,171 @@
+"""The whole table: each failpoint, each kind, grants that live on and grants that end."""
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from accessrequests.models import Grant
+from accessrequests.states import EndReason
+from credentials.actions import check_out, end_grant
+from credentials.failpoints import Failpoint
+from credentials.models import Credential
+from endpoints.models import AccessProfile
+from tests.conftest import RunningGateway, running_worker
+from tests.faults import report
+from tests.faults.killing import Act, Thing, settled, standing, unwanted, wrong
+from tests.servers import Servers
+from tests.world import World
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("committed")]
+
+BOUND = 60  # seconds from a kill until nothing is alive that shouldn't be
+ON_RECORD = 120  # a mint that never was is known to be none once it could no longer land
+KINDS: dict[str, Callable[[World], AccessProfile]] = {
+    "gateway_token": lambda world: world.profile(with_key=True),
+}
+FAILPOINTS = get_args(Failpoint)
+MINT = [name for name in FAILPOINTS if name.startswith("mint:")]
+REVOKE = [name for name in FAILPOINTS if name.startswith("revoke:")]
+
+
+@dataclass
+class Scenario:
+    """One process that died, and how it went on."""
+
+    kind: str
+    failpoint: str
+    then: str
+    grant: Grant
+    secrets: list[str]
+    since: float = 0.0
+    gone: float | None = None
+    on_record: float | None = None
+    alive: set[Thing] = field(default_factory=set)
+
+    def look(self, servers: Servers) -> bool:
+        """Whether all is as it should be."""
+        moment = time.monotonic() - self.since
+        self.alive = unwanted(servers, [self.grant])
+        if not self.alive:
+            self.gone = moment if self.gone is None else self.gone
+        else:
+            self.gone = None
+        if self.on_record is None and settled([self.grant]):
+            self.on_record = moment
+        return self.gone is not None and self.on_record is not None
+
+
+def watch(servers: Servers, scenarios: list[Scenario]) -> None:
+    """Until each is over, or has taken too long."""
+    waiting = list(scenarios)
+    while waiting:
+        waiting = [each for each in waiting if not each.look(servers)]
+        for each in waiting:
+            took = time.monotonic() - each.since
+            assert each.gone is not None or took < BOUND, f"still alive: {each}"
+            assert took < ON_RECORD, f"not on record: {each}"
+        time.sleep(0.3)
+
+
+def keep(name: str, title: str, text: str, scenarios: list[Scenario]) -> None:
+    rows: list[list[Any]] = []
+    for each in scenarios:
+        rows_of = Credential.objects.filter(grant=each.grant).order_by("created_at")
+        states = ", ".join(
+            f"{row.state} ({row.proof or row.get_revoke_reason_display()})"
+            if row.proof
+            else row.state
+            for row in rows_of
+        )
+        rows.append(
+            [
+                f"`{each.failpoint}`",
+                each.kind,
+                each.then,
+                states or "none was begun",
+                f"{each.gone:.1f}",
+                f"{each.on_record:.1f}",
+            ]
+        )
+    columns = ["killed at", "kind", "grant", "credential", "gone, s", "on record, s"]
+    report.keep(name, title, text, columns, rows)
+
+
+def test_a_mint_killed_at_each_failpoint(
+    servers: Servers, world: World, tmp_path: Path, gateway: RunningGateway
+) -> None:
+    before = standing(servers)
+    act = Act(servers, tmp_path)
+    scenarios = []
+    with running_worker(servers):
+        for failpoint, kind, ends in itertools.product(MINT, KINDS, (False, True)):
+            grant = world.grant(profile=KINDS[kind](world))
+            options = ["wrap"] if failpoint == "mint:wrapped" else []
+            since = act.may_die_at(failpoint, "check_out", grant.pk, *options)
+            if since is None:
+                continue  # not a step of this kind
+            if ends:
+                end_grant(grant_id=grant.pk, by=None, reason=EndReason.REVOKED)
+            then = "ended" if ends else "lives on"
+            scenarios.append(Scenario(kind, failpoint, then, grant, [], since))
+        watch(servers, scenarios)
+    grants = [each.grant for each in scenarios]
+    assert wrong(servers, grants, act.loot(), gateway=gateway, before=before) == []
+    for each in scenarios:
+        if each.then == "lives on":
+            again = act.run("check_out", each.grant.pk)
+            assert again.returncode == 0, f"{each}: {again.stderr}"
+    assert {each.failpoint for each in scenarios} == set(MINT), "each is reached"
+    keep(
+        "mint",
+        "Killed while minting",
+        "Web is killed at each step of a check-out; a worker runs. Seconds from the kill.",
+        scenarios,
+    )
+
+
+def test_a_revocation_killed_at_each_failpoint(
+    servers: Servers, world: World, tmp_path: Path, gateway: RunningGateway
+) -> None:
+    before = standing(servers)
+    act = Act(servers, tmp_path)
+    scenarios = []
+    for failpoint in REVOKE:
+        batch = []
+        for kind in KINDS:
+            grant = world.grant(profile=KINDS[kind](world))
+            secrets = []
+            if failpoint == "revoke:found":
+                act.dies_at("mint:made", "check_out", grant.pk)
+            else:
+                secrets = [check_out(by=grant.holder, grant_id=grant.pk).secret]
+            if failpoint == "revoke:intended":
+                act.dies_at(failpoint, "end_grant", grant.pk)
+            else:
+                end_grant(grant_id=grant.pk, by=None, reason=EndReason.REVOKED)
+                died = act.may_die_at(failpoint, "sweep", role="worker")
+                if died is None:
+                    continue
+            batch.append(Scenario(kind, failpoint, "ended", grant, secrets))
+        since = time.monotonic()
+        with running_worker(servers):
+            for each in batch:
+                each.since = since
+            watch(servers, batch)
+        scenarios += batch
+    secrets = [*act.loot(), *(secret for each in scenarios for secret in each.secrets)]
+    grants = [each.grant for each in scenarios]
+    assert wrong(servers, grants, secrets, gateway=gateway, before=before) == []
+    assert {each.failpoint for each in scenarios} == set(REVOKE), "each is reached"
+    keep(
+        "revoke",
+        "Killed while revoking",
+        "A worker is killed at each step of a revocation (web at `revoke:intended`), then another\n"
+        "is started. Seconds from its start, of which some are the start itself.",
+        scenarios,
+    )
