@@ -81,6 +81,11 @@ test: $(VENV)/.installed-dev browser ## All tests but the slow ones (ARGS="tests
 test-slow: $(VENV)/.installed-dev browser ## The tests that take minutes
 	@$(RUN) -m pytest -m slow $(ARGS)
 
+.PHONY: test-faults
+test-faults: $(VENV)/.installed-dev ## Kill processes and servers at every step, into docs/faults.md and build/faults
+	@$(RUN) -m pytest tests/faults $(ARGS)
+	@$(RUN) -m tests.faults.report
+
 .PHONY: test-llm
 test-llm: $(VENV)/.installed-dev $(LLM_VENV)/.installed ## A real model behind the gateway; builds llama.cpp first, for minutes
 	@$(RUN) -m pytest -m llm tests/llm $(ARGS)

@@ -19,9 +19,15 @@ def _keep_djangos_logging(**_: Any) -> None:
 @signals.worker_init.connect
 def _work_unasked(**_: Any) -> None:
     """Each worker sweeps and delivers by itself too: neither must hang on beat or Redis."""
+    from audit.clock import Skewed, check_skew
     from credentials.sweeper import tickers as sweepers
     from gateway.retention import dropper
     from notifications.delivery import tickers
 
+    try:
+        check_skew()
+    except Skewed as error:
+        # Celery logs any other exception here, and goes on.
+        raise SystemExit(str(error)) from error
     for ticker in (*sweepers(), dropper(), *tickers()):
         ticker.start()

@@ -1,9 +1,11 @@
 """The policy enforcement point, as an ASGI application."""
 
+import asyncio
 import gc
 
 from django.conf import settings
 
+from audit.clock import Skewed, check_skew
 from gateway import admission
 from gateway.asking import Ask
 from gateway.books import Books
@@ -53,6 +55,11 @@ class Gateway:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                try:
+                    await asyncio.to_thread(check_skew)
+                except Skewed as error:
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    return
                 self.start()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
