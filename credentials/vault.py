@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import hvac
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 # A token that nobody heard of dies by itself after this; raised once it's recorded. Seconds.
 UNCONFIRMED_TTL = 60
 TOKEN_POLICY = "gateway-token"  # noqa: S105
+OWNER_POLICY = "lease-owner"
 # Not on a token role: when OpenBao renews a token that was made on one, it forgets the token's
 # own explicit_max_ttl and takes the role's, so that raising the TTL could outlast the grant.
 MINT_PATH = "auth/token/create-orphan"
@@ -59,6 +60,11 @@ class VaultInvalid(VaultError):
     """Vault can't do this as things stand: what it is about is gone or has changed."""
 
 
+class LeaseStuck(VaultError):
+    """Vault can't end this lease at present, and goes on trying for a while: what made it, or
+    where, is out of its reach."""
+
+
 @dataclass(frozen=True)
 class Minted:
     """`token` is the secret, for one answer to one person; `accessor` may be stored."""
@@ -68,6 +74,16 @@ class Minted:
 
     def __repr__(self) -> str:
         return f"Minted(accessor={self.accessor!r})"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """What an engine gave: `data` are the secret's parts, `seconds` how long it lasts as it is."""
+
+    id: str
+    seconds: int
+    renewable: bool
+    data: dict[str, Any] = field(repr=False)
 
 
 class _Session:
@@ -155,8 +171,9 @@ def _calling(what: str) -> Iterator[hvac.Client]:
         raise VaultDown(f"{what}: {type(error).__name__}") from error
 
 
-def mint(*, name: str, meta: dict[str, str], lifetime: int) -> Minted:
-    """A service token that opens nothing in Vault.
+def mint(*, name: str, meta: dict[str, str], lifetime: int, policy: str = TOKEN_POLICY) -> Minted:
+    """A service token that opens nothing in Vault, or with OWNER_POLICY only what it takes to ask
+    for a lease.
 
     It lives for UNCONFIRMED_TTL seconds until `raise_ttl` confirms it, and never longer than
     `lifetime` seconds. Raises VaultDown, after which it may exist all the same, VaultDenied, or
@@ -166,7 +183,7 @@ def mint(*, name: str, meta: dict[str, str], lifetime: int) -> Minted:
         raise ValueError("a lifetime of 0 would mean none at all to Vault")
     body = {
         # Exactly as the policy of web spells them; it refuses anything else.
-        "policies": TOKEN_POLICY,
+        "policies": policy,
         "no_default_policy": True,
         "display_name": name,
         "meta": meta,
@@ -177,6 +194,93 @@ def mint(*, name: str, meta: dict[str, str], lifetime: int) -> Minted:
         # hvac's token.create would send keys that the policy's allowed_parameters refuse.
         answer = client.adapter.post(f"/v1/{MINT_PATH}", json=body)
     return Minted(token=answer["auth"]["client_token"], accessor=answer["auth"]["accessor"])
+
+
+def take_lease(path: str, *, owner: str) -> Lease:
+    """What the engine at this path gives, on a lease that hangs on the token `owner`.
+
+    Raises VaultDown, after which the lease may exist all the same, VaultDenied and VaultInvalid.
+    """
+    with _calling("take a lease") as client:
+        # A second one on the same connection: hvac lets no call say whose token it uses.
+        adapter: Any = hvac.adapters.JSONAdapter.from_adapter(client.adapter)
+        adapter.token = owner
+        try:
+            answer = adapter.get(f"/v1/{path}")
+        except hvac.exceptions.InternalServerError as error:
+            # The engine's answer, not Vault's state: a target that is down says nothing of Vault.
+            raise LeaseStuck(f"{path.partition('/')[0]} couldn't make a credential") from error
+    return Lease(
+        answer["lease_id"],
+        int(answer["lease_duration"]),
+        bool(answer["renewable"]),
+        answer["data"] or {},
+    )
+
+
+def renew_lease(lease: str, seconds: int) -> int:
+    """Let a lease last for `seconds` from now; for how long it does. Raises VaultInvalid where it
+    was revoked before that, and LeaseStuck."""
+    with _calling("renew a lease") as client:
+        try:
+            answer = client.adapter.post(
+                f"/v1/sys/leases/renew/{lease}", json={"increment": f"{seconds}s"}
+            )
+        except hvac.exceptions.InternalServerError as error:
+            raise LeaseStuck("what made the lease couldn't renew it") from error
+    return int(answer["lease_duration"])
+
+
+def revoke_lease(lease: str) -> None:
+    """Have what this lease is of ended. Its success proves nothing: ask `lookup_lease`, and what
+    it opens.
+
+    Where that fails Vault is asked to go on trying by itself; then it raises LeaseStuck.
+    """
+    path = f"/v1/sys/leases/revoke/{lease}"
+    with _calling("revoke a lease") as client:
+        try:
+            client.adapter.put(path, json={"sync": True})
+        except (
+            hvac.exceptions.InternalServerError,
+            hvac.exceptions.InvalidRequest,
+            requests.ReadTimeout,
+        ) as error:
+            why: Exception = error
+        else:
+            return
+    # Where this fails too, it's Vault that is down.
+    with _calling("revoke a lease later") as client:
+        client.adapter.put(path, json={"sync": False})
+    raise LeaseStuck("Vault couldn't end the lease, and tries again by itself") from why
+
+
+def lookup_lease(lease: str) -> dict[str, Any] | None:
+    """What Vault holds of a lease; None where Vault itself says that there is nothing."""
+    with _calling("look a lease up") as client:
+        try:
+            answer = client.adapter.put("/v1/sys/leases/lookup", json={"lease_id": lease})
+        except (hvac.exceptions.InvalidRequest, hvac.exceptions.InvalidPath):
+            return None
+    data: dict[str, Any] = answer["data"]
+    return data
+
+
+def leases(path: str) -> set[str]:
+    """All leases of what was read at this path."""
+    with _calling("list leases") as client:
+        try:
+            answer = client.adapter.list(f"/v1/sys/leases/lookup/{path}/")
+        except hvac.exceptions.InvalidPath:
+            return set()
+    return {f"{path}/{key}" for key in answer["data"]["keys"]}
+
+
+def static_login(mount: str, role: str) -> tuple[str, str]:
+    """Name and password of a login whose password the engine at `mount` keeps changing."""
+    with _calling("read a monitor's login") as client:
+        data = client.adapter.get(f"/v1/{mount}/static-creds/{role}")["data"]
+    return data["username"], data["password"]
 
 
 def wrap(parts: dict[str, str], *, seconds: int) -> Minted:

@@ -19,9 +19,12 @@ from django.test.utils import setup_databases, teardown_databases
 
 from audit.context import Origin, working_for
 from credentials import actions
+from tests.credentials.targets import target, target_down
 from tests.servers import Servers
 from tests.upstream import Upstream
 from tests.world import UPSTREAM_KEY, World
+
+__all__ = ["target", "target_down"]
 
 # A line for each call that a test's client makes buries what went wrong.
 for name in ("httpx", "httpx2"):

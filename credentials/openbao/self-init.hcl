@@ -53,6 +53,16 @@ initialize "pki" {
   }
 }
 
+# Makes users at databases. Its connections and roles are the operators' to say: see
+# examples/database.
+initialize "database" {
+  request "mount" {
+    operation = "update"
+    path      = "keyturn/sys/mounts/database"
+    data      = { type = "database" }
+  }
+}
+
 # Ties an entry of the audit log to the request that a person made in the portal.
 initialize "auditing" {
   request "request-id-in-clear" {
@@ -91,6 +101,13 @@ initialize "policies" {
       policy = { eval_type = "string", eval_source = "file", path = "policies/gateway-token.hcl" }
     }
   }
+  request "lease-owner" {
+    operation = "update"
+    path      = "keyturn/sys/policies/acl/lease-owner"
+    data = {
+      policy = { eval_type = "string", eval_source = "file", path = "policies/lease-owner.hcl" }
+    }
+  }
 }
 
 # One login per kind of process. The secret ids are generated on the host; each process gets
@@ -106,8 +123,8 @@ initialize "logins" {
     operation = "update"
     path      = "keyturn/auth/approle/role/web"
     data = {
-      # A token hands on only policies that it has: gateway-token is there to be handed on.
-      token_policies          = ["web", "gateway-token"]
+      # A token hands on only policies that it has: the other two are there to be handed on.
+      token_policies          = ["web", "gateway-token", "lease-owner"]
       token_no_default_policy = true
       token_period            = "20m"
       token_type              = "service"

@@ -1,15 +1,15 @@
-# Portal and REST API: mints gateway tokens under a grant, raises their TTL, tells whose one is,
+# Portal and REST API: mints gateway tokens and leases under a grant, raises their TTL, tells whose one is,
 # and stores upstream secrets that people type in. It can't read those back. It seals and unseals
 # the secrets of second factors.
 
-# Only what a grant needs may be said, and only so: the one policy as a string (a list is
+# Only what a grant needs may be said, and only so: one of two policies as a string (a list is
 # compared with these values as a whole), an end as a string that starts with 1 to 9, as 0
 # would mean none. Not on a token role: OpenBao forgets a token's own explicit_max_ttl when it
 # renews one that was made on a role, and takes the role's.
 path "auth/token/create-orphan" {
   capabilities = ["update"]
   allowed_parameters = {
-    "policies"          = ["gateway-token"]
+    "policies"          = ["gateway-token", "lease-owner"]
     "no_default_policy" = [true]
     "ttl"               = ["60s"]
     "explicit_max_ttl"  = ["1*", "2*", "3*", "4*", "5*", "6*", "7*", "8*", "9*"]
@@ -35,6 +35,13 @@ path "sys/wrapping/unwrap" {
 
 path "auth/token/renew-accessor" {
   capabilities = ["update"]
+}
+
+# Lets a lease that is on record live to the end of its grant.
+path "sys/leases/renew/+/creds/*" {
+  capabilities        = ["update"]
+  allowed_parameters  = { "increment" = [] }
+  required_parameters = ["increment"]
 }
 
 # Whose a token is that somebody asks about in full, for introspection.

@@ -19,6 +19,27 @@ path "sys/leases" {
   capabilities = ["read", "sudo"]
 }
 
+# Leases: is it there, which are there, end it.
+path "sys/leases/lookup" {
+  capabilities        = ["update"]
+  allowed_parameters  = { "lease_id" = [] }
+  required_parameters = ["lease_id"]
+}
+
+path "sys/leases/lookup/+/creds/*" {
+  capabilities = ["list", "sudo"]
+}
+
+path "sys/leases/revoke/+/creds/*" {
+  capabilities       = ["update"]
+  allowed_parameters = { "sync" = [] }
+}
+
+# The login with which a target is asked who exists there. No other that OpenBao rotates.
+path "+/static-creds/keyturn-monitor*" {
+  capabilities = ["read"]
+}
+
 path "auth/token/lookup-self" {
   capabilities = ["read"]
 }

@@ -15,8 +15,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from ulid import ULID
 
 from credentials.vault import wrap
+from tests.credentials.targets import Target
 from tests.credentials.test_client_certificate import operate
 from tests.servers import Servers
 
@@ -42,7 +44,8 @@ SIGN = {
     "uri_sans": "urn:keyturn:grant:1",
     "not_after": f"{dt.datetime.now(dt.UTC) + dt.timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}",
 }
-HOLDERS = ("web", "worker", "gateway", "gateway-token", "nobody")
+HOLDERS = ("web", "worker", "gateway", "gateway-token", "lease-owner", "nobody")
+OWNER = MINT | {"policies": "lease-owner"}
 OWN_LOGIN = {"web", "worker", "gateway"}
 
 
@@ -65,7 +68,9 @@ class Vault:
         self.tokens["nobody"] = ""
 
     def token(self, holder: str) -> str:
-        return self.mint().token if holder == "gateway-token" else self.tokens[holder]
+        if holder in {"gateway-token", "lease-owner"}:
+            return self.mint(policies=holder).token
+        return self.tokens[holder]
 
     def ask(
         self,
@@ -83,9 +88,17 @@ class Vault:
         return Answer(200, answer)
 
     def mint(self, **changes: Any) -> Minted:
+        # Users of a database are named by it.
+        changes.setdefault("display_name", f"kt-{ULID()}".lower())
         answer = self.ask("web", "POST", MINT_PATH, MINT | changes)
         assert answer.status == 200, answer
         return Minted(answer.body["auth"]["client_token"], answer.body["auth"]["accessor"])
+
+    def lease(self) -> str:
+        """A new lease of the target's."""
+        answer = self.ask("lease-owner", "GET", CREDS)
+        assert answer.status == 200, answer
+        return str(answer.body["lease_id"])
 
     def seal(self, plaintext: str, *, bound_to: str) -> str:
         body = {"plaintext": plaintext, "associated_data": bound_to}
@@ -99,7 +112,7 @@ class Vault:
 
 
 @pytest.fixture(scope="module")
-def vault(servers: Servers) -> Iterator[Vault]:
+def vault(servers: Servers, target: Target) -> Iterator[Vault]:
     vault = Vault(servers)
     stored = vault.servers.vault(
         "POST", "kv/data/upstream/there", {"options": {"cas": 0}, "data": {"key": "k"}}
@@ -129,8 +142,10 @@ def deed(method: str, path: str, body: Mapping[str, Any] | None = None, *, may: 
 
 
 NOBODY: set[str] = set()
-# {accessor} and {token} are those of a gateway token that was minted for the occasion, {sealed} is
-# a second factor's secret.
+CREDS = "database/creds/orders-reader"
+STATIC = "database/static-creds"
+# {lease} is one of a target's; {accessor} and {token} are those of a gateway token that was minted
+# for the occasion; {sealed} is a second factor's secret.
 DEEDS = [
     # Tokens
     deed("POST", MINT_PATH, MINT, may={"web"}),
@@ -154,6 +169,32 @@ DEEDS = [
     deed("POST", "auth/token/create/gateway-token", MINT, may=NOBODY),
     deed("LIST", "auth/token/roles", may=NOBODY),
     deed("POST", "auth/token/roles/new", {"orphan": True}, may=NOBODY),
+    # Leases
+    deed("POST", MINT_PATH, OWNER, may={"web"}),
+    deed("GET", CREDS, may={"web", "lease-owner"}),
+    deed("GET", f"{STATIC}/keyturn-monitor-orders", may={"worker"}),
+    deed("GET", f"{STATIC}/others", may=NOBODY),
+    deed("LIST", STATIC.replace("creds", "roles"), may=NOBODY),
+    deed("GET", "database/config/orders", may=NOBODY),
+    deed("POST", "database/config/orders", {"connection_url": "x"}, may=NOBODY),
+    deed("POST", "database/reset/orders", {}, may=NOBODY),
+    deed("POST", "database/rotate-root/orders", {}, may=NOBODY),
+    deed("POST", "database/rotate-role/keyturn-monitor-orders", {}, may=NOBODY),
+    deed("GET", "database/roles/orders-reader", may=NOBODY),
+    deed("POST", "database/roles/orders-reader", {"max_ttl": "1s"}, may=NOBODY),
+    deed("DELETE", "database/roles/orders-reader", may=NOBODY),
+    deed("POST", "sys/leases/renew/{lease}", {"increment": "100s"}, may={"web"}),
+    deed("POST", "sys/leases/renew", {"lease_id": "{lease}"}, may=NOBODY),
+    deed("PUT", "sys/leases/lookup", {"lease_id": "{lease}"}, may={"worker"}),
+    deed("LIST", f"sys/leases/lookup/{CREDS}", may={"worker"}),
+    deed("LIST", f"sys/leases/lookup/{CREDS}/", may={"worker"}),
+    deed("LIST", "sys/leases/lookup/auth/approle/login", may=NOBODY),
+    deed("LIST", "sys/leases/lookup/", may=NOBODY),
+    deed("PUT", "sys/leases/revoke/{lease}", {"sync": True}, may={"worker"}),
+    deed("PUT", "sys/leases/revoke", {"lease_id": "{lease}"}, may=NOBODY),
+    deed("PUT", f"sys/leases/revoke-prefix/{CREDS}", {}, may=NOBODY),
+    deed("PUT", f"sys/leases/revoke-force/{CREDS}", {}, may=NOBODY),
+    deed("POST", "sys/leases/tidy", {}, may=NOBODY),
     # Upstream secrets
     deed("POST", "kv/data/upstream/new", {"options": {"cas": 0}, "data": {}}, may={"web"}),
     deed("GET", "kv/data/upstream/there", may={"gateway"}),
@@ -240,7 +281,8 @@ DEEDS = [
     deed("POST", "sys/tools/random/8", {}, may=NOBODY),
     deed("POST", "cubbyhole/mine", {"a": "b"}, may=NOBODY),
     deed("PUT", "sys/seal", {}, may=NOBODY),
-    deed("GET", "sys/internal/ui/mounts/kv", may=OWN_LOGIN),
+    # That a mount is there and of which type; what it holds is another matter.
+    deed("GET", "sys/internal/ui/mounts/kv", may=OWN_LOGIN | {"lease-owner"}),
 ]
 
 
@@ -255,9 +297,13 @@ def test_each_may_do_its_work_and_nothing_else(vault: Vault, what: Deed, holder:
         "{wrapped}": wrap({"a": "b"}, seconds=60).token if "wrapping" in what.path else "",
         "{serial}": vault.certificate() if "revoke" in what.path else "",
     }
+    path = what.path
+    if "{lease}" in f"{path} {what.body}":
+        fill["{lease}"] = vault.lease()
+        path = path.replace("{lease}", fill["{lease}"])
     body = what.body and {key: fill.get(str(value), value) for key, value in what.body.items()}
 
-    answer = vault.ask(holder, what.method, what.path, body)
+    answer = vault.ask(holder, what.method, path, body)
 
     if holder in what.may:
         assert answer.status == 200, answer
@@ -270,7 +316,7 @@ def test_each_may_do_its_work_and_nothing_else(vault: Vault, what: Deed, holder:
             vault.servers.vault("DELETE", f"kv/metadata/{path}")
 
 
-@pytest.mark.parametrize("holder", [*sorted(OWN_LOGIN), "gateway-token"])
+@pytest.mark.parametrize("holder", [*sorted(OWN_LOGIN), "gateway-token", "lease-owner"])
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -312,6 +358,8 @@ def test_a_gateway_token_sees_no_mounts(vault: Vault) -> None:
         ({"explicit_max_ttl": "1s"}, 200),
         ({"explicit_max_ttl": "2592000s"}, 200),
         ({"policies": ["gateway-token"]}, 403),
+        ({"policies": ["lease-owner"]}, 403),
+        ({"policies": "gateway-token,lease-owner"}, 403),
         ({"policies": "web"}, 403),
         ({"policies": ["web"]}, 403),
         ({"policies": "gateway-token,web"}, 403),
@@ -435,8 +483,9 @@ def test_what_is_sealed_for_one_is_not_unsealed_for_another(vault: Vault) -> Non
 @pytest.mark.parametrize("role", sorted(OWN_LOGIN))
 def test_a_login_lasts_20_minutes_and_has_its_own_policy_alone(vault: Vault, role: str) -> None:
     told = vault.ask(role, "GET", "auth/token/lookup-self").body["data"]
-    # What a login mints, it must itself have; gateway-token opens nothing.
-    assert set(told["policies"]) == {role} | ({"gateway-token"} if role == "web" else set())
+    # What a login mints, it must itself have.
+    handed_on = {"gateway-token", "lease-owner"} if role == "web" else set()
+    assert set(told["policies"]) == {role} | handed_on
     assert told["period"] == 20 * 60
     assert told["type"] == "service"
     assert told["namespace_path"] == "keyturn/"

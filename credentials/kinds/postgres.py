@@ -1,0 +1,82 @@
+"""What a worker asks a PostgreSQL target: who is there, and to end one.
+
+By the login of a monitor, which may do that and nothing more (examples/database/target.sql).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+
+from credentials import vault
+from credentials.kinds.base import TargetDown
+
+PATIENCE = 3  # seconds to connect, and for each answer
+# Sessions whose user was dropped while they began: nobody's, and open all the same.
+OWNERLESS = """
+SELECT EXISTS (
+    SELECT FROM pg_stat_activity
+    WHERE usesysid IS NOT NULL AND usesysid NOT IN (SELECT oid FROM pg_roles)
+)
+"""
+
+
+def place(target: str) -> str:
+    """host:port/database, as people name it."""
+    url = urlsplit(target)
+    return f"{url.hostname}:{url.port or 5432}{url.path}"
+
+
+@contextmanager
+def _monitoring(settings: dict[str, Any]) -> Iterator[psycopg.Connection]:
+    """The monitor's connection to the target that these settings of a `database` name."""
+    where = place(settings["target"])
+    url = urlsplit(settings["target"])
+    user, password = vault.static_login(settings["mount"], settings["monitor"])
+    try:
+        with psycopg.connect(
+            host=url.hostname,
+            port=url.port or 5432,
+            dbname=url.path[1:],
+            user=user,
+            password=password,
+            sslmode=settings["sslmode"],
+            application_name="keyturn",
+            connect_timeout=PATIENCE,
+            tcp_user_timeout=PATIENCE * 1000,
+            options=f"-c statement_timeout={PATIENCE}s",
+            autocommit=True,
+        ) as connection:
+            yield connection
+    except psycopg.Error as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise TargetDown(where, f"{where}: {type(error).__name__}: {first[:150]}") from error
+
+
+def users(settings: dict[str, Any]) -> set[str]:
+    """Everybody at the target who bears the name of a credential. Raises TargetDown."""
+    with _monitoring(settings) as connection:
+        rows = connection.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'kt-%'")
+        return {str(name) for (name,) in rows}
+
+
+def absent(settings: dict[str, Any], names: set[str]) -> set[str]:
+    """Those of these users who aren't at the target and left no session there. Raises
+    TargetDown."""
+    with _monitoring(settings) as connection:
+        rows = connection.execute(
+            "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", [list(names)]
+        )
+        gone = names - {name for (name,) in rows}
+        # Whose such a session was can't be told any more.
+        row = connection.execute(OWNERLESS).fetchone()
+    return set() if row is None or row[0] else gone
+
+
+def end(settings: dict[str, Any], name: str) -> None:
+    """End a user who bears a credential's name, with all sessions; one who isn't there is fine.
+    Raises TargetDown."""
+    with _monitoring(settings) as connection:
+        connection.execute("SELECT keyturn.end_user(%s)", [name])
