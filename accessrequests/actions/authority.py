@@ -2,7 +2,7 @@
 
 import datetime as dt
 
-from accessrequests.actions.granting import approved_terms
+from accessrequests.actions.granting import approvals_of, approved_terms
 from accessrequests.facts import effective_for, facts_of
 from accessrequests.models import AccessRequest, Grant, Review
 from accessrequests.policy.document import Reviewers
@@ -99,10 +99,6 @@ def _changes(request: AccessRequest, holds: Effective) -> str:
     return " ".join(found)
 
 
-def _approvals(request: AccessRequest) -> list[Review]:
-    return list(request.reviews.filter(verdict=Review.Verdict.APPROVE).select_related("reviewer"))
-
-
 def _counts(request: AccessRequest, review: Review) -> bool:
     """Whether this approval counts at this moment: its reviewer could still give it."""
     return not are_linked(review.reviewer, request.requester) and may_decide(
@@ -110,9 +106,17 @@ def _counts(request: AccessRequest, review: Review) -> bool:
     )
 
 
+def _counting(request: AccessRequest) -> list[Review]:
+    return [review for review in approvals_of(request) if _counts(request, review)]
+
+
 def next_step(request: AccessRequest) -> int | None:
     """The first step that lacks approvals by people who could still give them; None if none."""
-    counted = [review.step for review in _approvals(request) if _counts(request, review)]
+    return _lacking(request, _counting(request))
+
+
+def _lacking(request: AccessRequest, counting: list[Review]) -> int | None:
+    counted = [review.step for review in counting]
     for at, needs in enumerate(request.policy["steps"]):
         if not needs["skipped"] and counted.count(at) < needs["approvals"]:
             return at
@@ -135,7 +139,8 @@ def check_consent(request: AccessRequest) -> None:
         return
     if request.break_glass:
         return
-    lacking = next_step(request)
+    counting = _counting(request)
+    lacking = _lacking(request, counting)
     if lacking is not None:
         named = _named(request, lacking)
         raise AuthorityLost(
@@ -150,7 +155,7 @@ def check_consent(request: AccessRequest) -> None:
             request, request.created_at, scope=request.asked, duration=request.duration
         )
         ruling = holds.decide(asked)
-    _check_current_steps(request, ruling, changed)
+    _check_current_steps(request, ruling, changed, counting)
 
 
 def _named(request: AccessRequest, step: int) -> str:
@@ -158,9 +163,11 @@ def _named(request: AccessRequest, step: int) -> str:
     return in_words(spec, request.profile)
 
 
-def _check_current_steps(request: AccessRequest, ruling: Ruling, changed: str) -> None:
+def _check_current_steps(
+    request: AccessRequest, ruling: Ruling, changed: str, counting: list[Review]
+) -> None:
     """The approvals must do for the policy as it is now, each counting for one step."""
-    free = {review.reviewer_id for review in _approvals(request) if _counts(request, review)}
+    free = {review.reviewer_id for review in counting}
     slots = []
     for needed in ruling.steps:
         if needed.skipped:

@@ -19,10 +19,15 @@ from endpoints.wording import budgets_in_words
 WARNING = dt.timedelta(minutes=10)
 
 
+def approvals_of(request: AccessRequest) -> list[Review]:
+    """Reviews that approve it. Who has prefetched its reviews isn't made to ask for them again."""
+    return [each for each in request.reviews.all() if each.verdict == Review.Verdict.APPROVE]
+
+
 def approved_terms(request: AccessRequest) -> tuple[Scope, dt.timedelta, dt.datetime | None]:
     """What was asked for, narrowed by each approval: scope, duration, and a later start."""
     scope, duration, starts_at = request.asked, request.duration, request.starts_at
-    for review in request.reviews.filter(verdict=Review.Verdict.APPROVE):
+    for review in approvals_of(request):
         if review.scope is not None:
             scope = scope & Scope.parse(review.scope)
         duration = min(duration, review.duration or duration)

@@ -28,6 +28,13 @@ logger = logging.getLogger(__name__)
 
 # For how long a wrapped secret waits for its first reader, in seconds.
 WRAPPED_FOR = 300
+RESTS_ON = (
+    "holder",
+    "request__requester",
+    "request__profile__endpoint",
+    "request__profile__requesters",
+    "request__profile__reviewers",
+)
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,8 @@ def _wrap(credential: Credential, parts: dict[str, str], lifetime: int) -> dict[
 @transaction.atomic
 def _begin(*, by: User, grant_id: uuid.UUID | str) -> Credential:
     """First phase: everything is checked anew under lock, and the name is on record."""
-    grant = fetch(Grant.objects.visible_to(by), grant_id, lock=True)
+    visible = Grant.objects.visible_to(by).select_related(*RESTS_ON)
+    grant = fetch(visible.prefetch_related("request__reviews__reviewer"), grant_id, lock=True)
     check_hold(by, grant)
     moment = clock.now()
     if not grant.is_live(moment):
@@ -131,21 +139,27 @@ def _why_not_live(grant: Grant, moment: dt.datetime) -> str:
 @transaction.atomic
 def _confirm(credential: Credential, minted: Minted, by: User) -> None:
     """Third phase: what finds it is on record, and it's live, if its grant still is."""
-    grant = Grant.objects.select_for_update().get(pk=credential.grant_id)
+    grant = (
+        Grant.objects.select_for_update(of=("self",))
+        .select_related("request__profile")
+        .get(pk=credential.grant_id)
+    )
     moment = clock.now()
     if not grant.is_live(moment):
         raise NotLive(_why_not_live(grant, moment))
     check_not_stopped(grant.request)
-    changed = Credential.objects.filter(pk=credential.pk, state=CredentialState.ISSUING).update(
-        state=CredentialState.ACTIVE,
-        accessor=minted.accessor,
-        handles=minted.handles,
-        expires_at=minted.expires_at,
-        issued_at=moment,
-    )
-    if not changed:
+    changes = {
+        "state": CredentialState.ACTIVE,
+        "accessor": minted.accessor,
+        "handles": minted.handles,
+        "expires_at": minted.expires_at,
+        "issued_at": moment,
+    }
+    rows = Credential.objects.filter(pk=credential.pk, state=CredentialState.ISSUING)
+    if not rows.update(**changes):
         raise Conflict("Another check-out replaced this one while it was being made.")
-    credential.refresh_from_db()
+    for name, value in changes.items():
+        setattr(credential, name, value)
     record(
         Event.CREDENTIAL_ISSUED,
         by=by,

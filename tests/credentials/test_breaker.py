@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from credentials import breaker as module
 from credentials import vault
 from credentials.breaker import FAILURES, LONGEST, SHORTEST, Breaker
 
@@ -14,7 +13,7 @@ from credentials.breaker import FAILURES, LONGEST, SHORTEST, Breaker
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr("credentials.breaker.time.monotonic", lambda: self.now)
 
 
 @pytest.fixture

@@ -1,0 +1,144 @@
+"""Whoever goes, whatever closes: their access ends within 30 s, by the one path."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from accessrequests.models import Grant
+from accessrequests.states import EndReason
+from accounts.actions import deactivate_user, join_group, leave_group
+from audit import clock
+from audit.events import Event
+from audit.models import AuditEvent
+from credentials.actions import check_out, end_due_grants
+from credentials.live import holding
+from credentials.models import Credential
+from credentials.states import CredentialState
+from credentials.stopping import end_all, stop
+from endpoints.actions import retire_endpoint
+from tests.conftest import running_worker
+from tests.invariants.target import token_of
+from tests.servers import Servers
+from tests.world import World
+
+pytestmark = pytest.mark.usefixtures("committed")
+
+PROMISED = 30.0
+
+
+def program_of(world: World) -> Grant:
+    profile = world.profile()
+    program = world.person(profile.requesters, owner=world.person())
+    return world.grant(profile=profile, requester=program)
+
+
+def deactivated(world: World) -> tuple[Grant, Callable[[], object], EndReason]:
+    grant = world.grant()
+    return (
+        grant,
+        lambda: deactivate_user(by=None, user=grant.holder),
+        EndReason.REQUESTER_DEACTIVATED,
+    )
+
+
+def programs_owner_deactivated(world: World) -> tuple[Grant, Callable[[], object], EndReason]:
+    grant = program_of(world)
+    owner = grant.holder.owner
+    assert owner is not None
+    return grant, lambda: deactivate_user(by=None, user=owner), EndReason.REQUESTER_DEACTIVATED
+
+
+def group_lost(world: World) -> tuple[Grant, Callable[[], object], EndReason]:
+    grant = world.grant()
+    group = grant.request.profile.requesters
+    return grant, lambda: leave_group(by=None, user=grant.holder, group=group), EndReason.GROUP_LOST
+
+
+def endpoint_retired(world: World) -> tuple[Grant, Callable[[], object], EndReason]:
+    grant = world.grant()
+    endpoint = grant.request.profile.endpoint
+    return (
+        grant,
+        lambda: retire_endpoint(by=None, endpoint=endpoint),
+        EndReason.ENDPOINT_RETIRED,
+    )
+
+
+def endpoint_stopped(world: World) -> tuple[Grant, Callable[[], object], EndReason]:
+    grant = world.grant()
+    endpoint = grant.request.profile.endpoint
+    owner, now = endpoint.owner, clock.now()
+    return (
+        grant,
+        lambda: stop(by=owner, endpoint=endpoint, reason="It leaks.", factor_at=now),
+        EndReason.EMERGENCY_STOP,
+    )
+
+
+def everything_ended(world: World) -> tuple[Grant, Callable[[], object], EndReason]:
+    grant = world.grant()
+    admin = world.person(is_administrator=True)
+    now = clock.now()
+    return (
+        grant,
+        lambda: end_all(by=admin, endpoint=None, reason="All of it.", factor_at=now),
+        EndReason.EMERGENCY_STOP,
+    )
+
+
+WAYS = [
+    deactivated,
+    programs_owner_deactivated,
+    group_lost,
+    endpoint_retired,
+    endpoint_stopped,
+    everything_ended,
+]
+
+
+def test_all_of_them_at_once_by_a_worker_alone(world: World, servers: Servers) -> None:
+    """No beat, nobody at the portal: one worker's own tick."""
+    found = [way(world) for way in WAYS]
+    outs = [check_out(by=grant.holder, grant_id=grant.pk) for grant, _, _ in found]
+    with running_worker(servers):
+        for _, go, _ in found:
+            go()
+        began = time.monotonic()
+        ids = [out.credential.pk for out in outs]
+        rows = Credential.objects.filter(pk__in=ids)
+        while rows.exclude(state=CredentialState.REVOKED).exists():
+            left = rows.exclude(state=CredentialState.REVOKED).values_list("state", "last_error")
+            assert time.monotonic() - began < PROMISED, list(left)
+            time.sleep(0.1)
+    for (grant, _, reason), out in zip(found, outs, strict=True):
+        grant.refresh_from_db()
+        assert grant.end_reason in {reason, EndReason.EMERGENCY_STOP}
+        assert token_of(servers, out.secret) is None
+        events = AuditEvent.objects.about(grant.pk).values_list("event", flat=True)
+        assert list(events).count(Event.GRANT_ENDED) == 1
+
+
+@pytest.mark.parametrize("way", WAYS[:4])
+def test_why_it_ended_is_said(way: Callable[[World], Any], world: World) -> None:
+    grant, go, reason = way(world)
+    out = check_out(by=grant.holder, grant_id=grant.pk)
+    go()
+    end_due_grants()
+    grant.refresh_from_db()
+    assert grant.end_reason == reason
+    assert holding([out.credential.pk]) == {}
+
+
+def test_who_is_still_in_keeps_theirs(world: World) -> None:
+    """A colleague who leaves the same group, and a holder who leaves another one."""
+    grant = world.grant()
+    group, other = grant.request.profile.requesters, world.group()
+    colleague = world.person(group)
+    join_group(by=None, user=grant.holder, group=other)
+    leave_group(by=None, user=colleague, group=group)
+    leave_group(by=None, user=grant.holder, group=other)
+    end_due_grants()
+    grant.refresh_from_db()
+    assert grant.ended_at is None
