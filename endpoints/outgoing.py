@@ -290,6 +290,7 @@ async def _send(
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
         trace_configs=[trace],
+        middlewares=(_once,),
     )
     try:
         async with (
@@ -334,6 +335,18 @@ async def _send(
         ) from None
     except ValueError:
         raise Refused("This request has characters in it that no HTTP header takes.") from None
+
+
+async def _once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """aiohttp repeats a GET or DELETE whose connection broke; whoever calls decides that here."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+        raise aiohttp.ClientError from None
 
 
 def _why(error: aiohttp.ClientConnectorCertificateError) -> str:

@@ -344,6 +344,15 @@ def test_a_bad_answer_is_bounded_and_never_repeated(serve, caplog, answer, why):
     assert SECRET not in str(error.value) + caplog.text
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "POST"])
+def test_nothing_is_sent_twice(serve, method):
+    server = serve(lambda _: None)
+    with pytest.raises(OutgoingError) as error:
+        send(method, f"http://127.0.0.1:{server.port}/")
+    assert error.value.sent
+    assert len(server.seen) == 1
+
+
 def test_what_is_no_json(serve):
     server = serve(says(plain(SECRET.encode())))
     with pytest.raises(OutgoingError, match="200 and something that is no JSON") as error:
