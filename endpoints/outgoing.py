@@ -143,8 +143,11 @@ def send(
     return asyncio.run(_send(method, target, sent, body, limits, most))
 
 
-def allowed(address: Address) -> bool:
-    """Whether this deployment lets workers connect to it."""
+def allowed(address: Address, *, in_clear: bool = False) -> bool:
+    """Whether this deployment lets workers connect to it.
+
+    `in_clear`, without TLS: then not over the Internet, unless its network is listed by itself.
+    """
     address = _judged(address)
     listed: set[str] = set(settings.KEYTURN_OUTGOING_NETWORKS)
     networks = [ip_network(entry) for entry in listed - {"public", "private"}]
@@ -156,6 +159,8 @@ def allowed(address: Address) -> bool:
         return True
     if any(address in network for network in PRIVATE):
         return "private" in listed
+    if in_clear:
+        return False
     return "public" in listed and (address.version == 4 or address in UNICAST)
 
 
@@ -192,13 +197,17 @@ def _target(url: str) -> URL:
     return target.with_fragment(None)
 
 
-def _check(host: str, addresses: Iterable[str]) -> None:
+def _check(host: str, addresses: Iterable[str], *, in_clear: bool) -> None:
     for text in addresses:
         try:
             # The zone of a link-local address says which interface, not which address.
-            good = allowed(ip_address(text.partition("%")[0]))
+            address = ip_address(text.partition("%")[0])
+            good = allowed(address, in_clear=in_clear)
+            needs_tls = not good and allowed(address)
         except ValueError:  # a number that a library takes for an address
-            good = False
+            good = needs_tls = False
+        if needs_tls:
+            raise Refused(f"{host} is on the Internet: it is called by https alone.")
         if not good:
             where = host if text == host else f"{host} is {text}, which"
             raise Refused(f"{where} may not be called from here (KEYTURN_OUTGOING_NETWORKS).")
@@ -209,12 +218,15 @@ _lookups = ThreadPoolExecutor(max_workers=8, thread_name_prefix="lookup")
 
 
 class _Resolver(AbstractResolver):
+    def __init__(self, *, in_clear: bool) -> None:
+        self._in_clear = in_clear
+
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(_lookups, look_up, host, port, family)
-        _check(host, [str(sockaddr[0]) for *_, sockaddr in found])
+        _check(host, [str(sockaddr[0]) for *_, sockaddr in found], in_clear=self._in_clear)
         return [
             ResolveResult(
                 hostname=host,
@@ -256,7 +268,7 @@ async def _send(
     limits: aiohttp.ClientTimeout,
     most: int,
 ) -> Answer:
-    host = str(target.host)
+    host, in_clear = str(target.host), target.scheme == "http"
     connected = False
     refused: list[Refused] = []
 
@@ -267,7 +279,7 @@ async def _send(
     def open_socket(info: Any) -> socket.socket:
         family, kind, proto, _, sockaddr = info
         try:
-            _check(host, [str(sockaddr[0])])
+            _check(host, [str(sockaddr[0])], in_clear=in_clear)
         except Refused as error:
             refused.append(error)
             raise
@@ -276,10 +288,10 @@ async def _send(
     trace = aiohttp.TraceConfig()
     trace.on_connection_create_end.append(now_connected)
     connector = aiohttp.TCPConnector(
-        resolver=_Resolver(),
+        resolver=_Resolver(in_clear=in_clear),
         use_dns_cache=False,
         socket_factory=open_socket,
-        ssl=_tls() if target.scheme == "https" else True,
+        ssl=True if in_clear else _tls(),
         force_close=True,
     )
     session = aiohttp.ClientSession(

@@ -32,12 +32,12 @@ class Settings(Base):
 
 
 class _Token(Answered):
-    access_token: str
+    access_token: str = Field(repr=False)
 
 
 class _Keys(Answered):
-    key1: str
-    key2: str
+    key1: str = Field(repr=False)
+    key2: str = Field(repr=False)
 
 
 class AzureOpenAI(Rotator):
@@ -47,8 +47,7 @@ class AzureOpenAI(Rotator):
 
     def create(self, job: Job) -> New:
         """Make the key anew in the slot that isn't in use."""
-        slot = _other(_in_use(job))
-        return New(_regenerate(job, slot), {"slot": slot})
+        return _regenerate(job, _other(_in_use(job)))
 
     def retire(self, job: Job) -> None:
         """Make the old slot's key anew, so that the value that people know is none."""
@@ -65,7 +64,7 @@ def _other(slot: Slot) -> Slot:
     return "Key2" if slot == "Key1" else "Key1"
 
 
-def _regenerate(job: Job, slot: Slot) -> str:
+def _regenerate(job: Job, slot: Slot) -> New:
     settings = Settings.model_validate(dict(job.settings))
     url = (
         f"{settings.management_url}/subscriptions/{settings.subscription_id}"
@@ -77,7 +76,7 @@ def _regenerate(job: Job, slot: Slot) -> str:
         f"make {slot} anew", "POST", url, json={"keyName": slot}, changes=True
     )
     keys = reply.read(_Keys)
-    return reply.secret(keys.key1 if slot == "Key1" else keys.key2)
+    return reply.new(keys.key1 if slot == "Key1" else keys.key2, {"slot": slot})
 
 
 def _token(admin_key: str, settings: Settings) -> str:
@@ -103,7 +102,7 @@ def _token(admin_key: str, settings: Settings) -> str:
         body=urlencode(asked).encode(),
         headers={"Content-Type": "application/x-www-form-urlencoded"},
     )
-    return reply.secret(reply.read(_Token).access_token)
+    return reply.read(_Token).access_token
 
 
 ROTATOR = AzureOpenAI()

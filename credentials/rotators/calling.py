@@ -1,5 +1,6 @@
 """How rotators call a provider: what it answers, in words that quote nothing of it."""
 
+import json as jsons
 import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, TypeVar
@@ -7,11 +8,13 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from credentials.rotators.base import ProviderError
+from credentials.rotators.base import New, ProviderError
 from endpoints.outgoing import OutgoingError, send
 
 TIMEOUT = 10.0  # seconds for one call
 MOST = 1_000_000  # bytes of one answer
+LONGEST_HANDLE = 2_000
+SENDABLE = re.compile(r"[!-~]{8,8192}")
 
 
 class Answered(BaseModel):
@@ -46,6 +49,11 @@ class Provider:
     def __init__(self, name: str, headers: Mapping[str, str]) -> None:
         self.name = name
         self._headers = dict(headers)
+        self._known = [
+            value.removeprefix("Bearer ")
+            for header, value in headers.items()
+            if header == "Authorization"
+        ]
 
     def call(
         self,
@@ -77,7 +85,7 @@ class Provider:
             raise self.failed(doing, str(error), unknown=changes and error.sent) from None
         status = answer.status
         if 200 <= status < 300 or status in fine:
-            return Reply(self, doing, changes, status, answer.body)
+            return Reply(self, doing, changes, status, answer.body, self._known)
         # A proxy on the way may have given up on a call that goes on behind it.
         unknown = changes and (status < 400 or status == 408 or status >= 500)
         raise self.failed(doing, _in_words(status), unknown=unknown)
@@ -92,10 +100,17 @@ class Reply:
     """A status that is fine, and a body that nobody has read yet."""
 
     def __init__(
-        self, provider: Provider, doing: str, changes: bool, status: int, body: bytes
+        self,
+        provider: Provider,
+        doing: str,
+        changes: bool,
+        status: int,
+        body: bytes,
+        known: list[str],
     ) -> None:
         self.status = status
-        self._provider, self._doing, self._changes, self._body = provider, doing, changes, body
+        self._provider, self._doing, self._changes = provider, doing, changes
+        self._body, self._known = body, known
 
     def read(self, shape: type[Shape]) -> Shape:
         """The body. Raises ProviderError where it isn't of this shape."""
@@ -109,11 +124,17 @@ class Reply:
         """It can't be used, though the status was fine."""
         return self._provider.failed(self._doing, why, unknown=self._changes)
 
-    def secret(self, secret: str) -> str:
-        """A new secret, as it can go into a header. Raises ProviderError."""
-        if not re.fullmatch(r"[!-~]{8,8192}", secret):
+    def new(self, secret: str, handle: dict[str, Any]) -> New:
+        """A secret that can go into a header, and a handle that anybody may see.
+
+        Raises ProviderError.
+        """
+        if not SENDABLE.fullmatch(secret):
             raise self.wrong("the secret that came can’t be used as a key.")
-        return secret
+        text = jsons.dumps(handle)
+        if len(text) > LONGEST_HANDLE or any(each in text for each in (secret, *self._known)):
+            raise self.wrong("its handle is too long, or has a secret in it.")
+        return New(secret, handle)
 
 
 def bearer(admin_key: str) -> dict[str, str]:

@@ -23,7 +23,7 @@ class Settings(Base):
 
 
 class _Generated(Answered):
-    key: str
+    key: str = Field(repr=False)
     key_alias: str
 
 
@@ -76,7 +76,7 @@ class _Api:
         made = reply.read(_Generated)
         if made.key_alias != alias:
             raise reply.wrong("no key of that alias came back.")
-        return New(reply.secret(made.key), {"key_alias": alias})
+        return reply.new(made.key, {"key_alias": alias})
 
     def delete(self, alias: str) -> None:
         """The key of this alias, if there is one. An alias is one key's."""

@@ -36,7 +36,7 @@ class _Page(Answered):
 
 
 class _Key(Answered):
-    value: str
+    value: str = Field(repr=False)
     expires_at: int | None = None
 
 
@@ -109,7 +109,7 @@ class _Api:
         handle: dict[str, Any] = {"id": made.id, "name": name}
         if made.api_key.expires_at is not None:
             handle["expires_at"] = made.api_key.expires_at
-        return New(reply.secret(made.api_key.value), handle)
+        return reply.new(made.api_key.value, handle)
 
     def delete(self, *, name: str, id: str = "") -> None:
         """All of this name, and the one with this id. What isn't listed is gone."""

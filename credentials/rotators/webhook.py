@@ -3,21 +3,19 @@
 What it is sent and what it answers is in `examples/rotator-webhook/schema.json`.
 """
 
-import binascii
+import base64
 import datetime as dt
 import json
-from typing import Any
 from urllib.parse import quote
 
 from pydantic import Field, JsonValue
 from standardwebhooks import Webhook as Signature
-from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from credentials.rotators.base import Job, New, ProviderError, Rotator
 from credentials.rotators.base import Settings as Base
 from credentials.rotators.calling import Answered, Provider, Reply, Url
 
-LONGEST_HANDLE = 2_000
+SHORTEST = 24  # bytes of a signing secret, as Standard Webhooks has it
 
 
 class Settings(Base):
@@ -26,7 +24,7 @@ class Settings(Base):
 
 
 class _Created(Answered):
-    secret: str
+    secret: str = Field(repr=False)
     handle: dict[str, JsonValue] = {}
 
 
@@ -39,12 +37,7 @@ class Webhook(Rotator):
         """Ask for a new secret."""
         reply = _post(job, "rotation.create")
         made = reply.read(_Created)
-        handle: dict[str, Any] = {"name": job.name, **made.handle}
-        text = json.dumps(handle)
-        secret = reply.secret(made.secret)
-        if len(text) > LONGEST_HANDLE or secret in text:
-            raise reply.wrong("its handle is too long, or has the secret in it.")
-        return New(secret, handle)
+        return reply.new(made.secret, {"name": job.name, **made.handle})
 
     def retire(self, job: Job) -> None:
         """Ask for the old secret's end."""
@@ -86,11 +79,15 @@ def _post(job: Job, event: str) -> Reply:
 
 def _signature(secret: str) -> Signature:
     try:
-        return Signature(secret.strip())
-    except (binascii.Error, ValueError, EmptyWebhookSecretError):
+        key = base64.b64decode(secret.strip().removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) < SHORTEST:
         raise ProviderError(
-            "The admin key that is stored is no signing secret (whsec_ and base64)."
-        ) from None
+            f"The admin key that is stored is no signing secret: whsec_ and {SHORTEST} bytes or "
+            "more in Base64."
+        )
+    return Signature(key)
 
 
 ROTATOR = Webhook()

@@ -32,7 +32,7 @@ from tests.fakes.server import Call, Fake, Refusal
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "rotator-webhook"
 SCHEMA = json.loads((EXAMPLE / "schema.json").read_text())
 NAME = "kt-01jd4r1c0fxm7gq3w2y8n5zv6k"
-CANARY = "sk-canary-4d1e8b7a90c2"
+CANARY = "sk-canary-4d1e8b7a90c25f3e"
 
 
 def against(part: str, said: Any) -> None:
@@ -426,7 +426,7 @@ def test_litellm_keys_call_models_and_manage_nothing():
     ("handle", "says"),
     [
         ({"note": "x" * 3000}, "too long"),
-        ({"note": "SECRET"}, "the secret in it"),
+        ({"note": "SECRET"}, "a secret in it"),
     ],
 )
 def test_a_webhooks_handle_is_not_for_secrets(handle, says, monkeypatch):
@@ -437,6 +437,18 @@ def test_a_webhooks_handle_is_not_for_secrets(handle, says, monkeypatch):
             case.rotator.create(case.job)
         assert error.value.unknown
         assert "SECRETSECRET" not in str(error.value)
+
+
+def test_a_handle_never_holds_the_admin_key():
+    account = {"id": CANARY, "name": NAME, "api_key": {"value": "sk-svcacct-1"}}
+    with one(openai) as case:
+        body = json.dumps(account).encode()
+        with (
+            case.fake.going_wrong("POST", status=200, body=body),
+            pytest.raises(ProviderError, match="a secret in it") as error,
+        ):
+            case.rotator.create(case.job)
+        assert CANARY not in str(error.value)
 
 
 @pytest.mark.parametrize("secret", ["short", "two words", "line\nbreak", "ключ-ключ"])

@@ -215,6 +215,17 @@ def test_only_http(url):
         send("GET", url)
 
 
+def test_nothing_goes_over_the_internet_in_clear(settings, names):
+    settings.KEYTURN_OUTGOING_NETWORKS = ["public", "192.0.2.0/24"]
+    assert allowed(ip_address("1.1.1.1"))
+    assert not allowed(ip_address("1.1.1.1"), in_clear=True)
+    assert allowed(ip_address("192.0.2.1"), in_clear=True)
+    names(llm=[["1.1.1.1"]])
+    for host in ("1.1.1.1", "llm.example"):
+        with pytest.raises(Refused, match="is on the Internet: it is called by https alone"):
+            send("GET", f"http://{host}/")
+
+
 # Names
 
 
@@ -249,10 +260,10 @@ def test_a_socket_is_only_opened_to_an_address_that_is_allowed(settings, serve, 
     looks = []
     check = outgoing._check
 
-    def second_only(host: str, addresses: Any) -> None:
+    def second_only(host: str, addresses: Any, *, in_clear: bool) -> None:
         looks.append(host)
         if len(looks) > 1:
-            check(host, addresses)
+            check(host, addresses, in_clear=in_clear)
 
     monkeypatch.setattr(outgoing, "_check", second_only)
     with pytest.raises(Refused):
