@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from ulid import ULID
 
 from credentials import vault
@@ -18,12 +18,22 @@ DATABASE = "[A-Za-z0-9_-]{1,63}"
 NAME_LENGTH = len("kt-") + 26
 
 
+def _has_port(url: str) -> str:
+    if urlsplit(url).port == 0:  # raises ValueError where it's too high
+        raise ValueError("Port 0 is none")
+    return url
+
+
 class Settings(base.Settings):
     """What a profile says of its database. docs/credential-kinds.md explains each."""
 
     mount: leases.Mount = "database"
     role: leases.Name
-    target: Annotated[str, Field(pattern=rf"^postgresql://{HOST}(:[0-9]{{1,5}})?/{DATABASE}$")]
+    target: Annotated[
+        str,
+        Field(pattern=rf"^postgresql://{HOST}(:[0-9]{{1,5}})?/{DATABASE}$"),
+        AfterValidator(_has_port),
+    ]
     # By this prefix the policies know it from other logins that the engine rotates.
     monitor: Annotated[str, Field(pattern=r"^keyturn-monitor[a-z0-9-]{0,40}$")]
     sslmode: Literal["verify-full", "verify-ca", "require", "disable"] = "verify-full"
@@ -72,38 +82,35 @@ class Database(leases.Leases):
 
     def find(self, credentials: Iterable[Credential]) -> dict[str, dict[str, Any]]:
         """The user at the target too, by the name that it begins with."""
-        rows = list(credentials)
-        found = super().find(rows)
-        for settings, some in _by_target(rows):
-            there = {name[:NAME_LENGTH]: name for name in postgres.users(settings)}
-            for row in some:
-                if row.name in there:
-                    found.setdefault(str(row.pk), {})["username"] = there[row.name]
+        lost = self.lost(credentials)
+        found = super().find(lost)
+        for settings, rows in _by_target(lost):
+            there = postgres.look(settings)
+            for row in rows:
+                if user := there.named(row.name):
+                    found.setdefault(str(row.pk), {})["username"] = user
         return found
 
     def revoke(self, credential: Credential) -> None:
         """Vault drops the user. Where that didn't do, the target is asked itself."""
         username = credential.handles.get("username")
-        if username and (credential.attempts > 1 or "lease" not in credential.handles):
-            postgres.end(credential.settings, username)
-        super().revoke(credential)
+        try:
+            super().revoke(credential)
+        finally:
+            if username and (credential.attempts > 1 or "lease" not in credential.handles):
+                postgres.end(credential.settings, username)
 
     def gone(self, credentials: list[Credential]) -> dict[str, str]:
         found: dict[str, str] = {}
         for settings, rows in _by_target(self.gone_from_vault(credentials)):
-            # One whose answer was lost is known by the name that it would have.
-            there = postgres.users(settings)
-            names = {
-                row: row.handles.get("username")
-                or next((name for name in there if name.startswith(row.name)), row.name)
-                for row in rows
-            }
-            absent = postgres.absent(settings, set(names.values()))
+            there = postgres.look(settings)
+            if there.ownerless:
+                continue
             found |= {
-                str(row.pk): f"neither lease nor token, and no user {name} "
+                str(row.pk): f"neither lease nor token, and no user {row.name}… "
                 f"at {postgres.place(settings['target'])}"
-                for row, name in names.items()
-                if name in absent
+                for row in rows
+                if not there.named(row.name)
             }
         return found
 
@@ -113,7 +120,7 @@ class Database(leases.Leases):
         down: TargetDown | None = None
         for settings in {_monitor(each): each for each in self.settings_in_use()}.values():
             try:
-                there = postgres.users(settings)
+                there = postgres.look(settings).users
             except TargetDown as error:
                 down = error
                 continue

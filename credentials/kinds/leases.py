@@ -29,9 +29,10 @@ logger = logging.getLogger(__name__)
 Mount = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 
-# A lease that no row knows of may be one whose row is being written: only after this it isn't.
-# An own mint that took longer is in doubt itself by then.
+# A lease that no row knows of may be one whose row is being written. After this it isn't: a mint
+# that takes longer is in doubt itself (DOUBT_AFTER in credentials/actions/revoking.py).
 ON_RECORD_AFTER = dt.timedelta(seconds=15)
+SKEW = dt.timedelta(seconds=2)  # between Vault's clock and PostgreSQL's, at most
 UNKNOWN_AFTER = dt.timedelta(minutes=2)
 
 
@@ -56,7 +57,13 @@ class Leases(Kind):
         )
         minted.accessor = owner.accessor
         reached("mint:token-made")
-        lease = vault.take_lease(self.path(credential.settings), owner=owner.token)
+        try:
+            lease = vault.take_lease(self.path(credential.settings), owner=owner.token)
+        except vault.VaultError as error:
+            if error.unknown:
+                # There may be a lease, which the accessor doesn't lead to: `find` looks for both.
+                minted.accessor = ""
+            raise
         minted.handles["lease"] = lease.id
         if not lease.renewable:
             minted.expires_at = clock.now() + dt.timedelta(seconds=lease.seconds)
@@ -80,30 +87,29 @@ class Leases(Kind):
                 expires_at=moment + dt.timedelta(seconds=lasts)
             )
 
-    def find(self, credentials: Iterable[Credential]) -> dict[str, dict[str, Any]]:
-        """By the token's metadata, and the lease by elimination once whoever else minted at the
-        same time is on record."""
-        slowest = dt.timedelta(seconds=2 * django_settings.VAULT_TIMEOUT)
+    def lost(self, credentials: Iterable[Credential]) -> list[Credential]:
+        """Those that can be looked for by now: whoever minted at the same time is on record."""
         moment = clock.now()
-        lost = [row for row in credentials if moment > row.created_at + slowest + ON_RECORD_AFTER]
+        return [row for row in credentials if moment > row.created_at + slowest() + ON_RECORD_AFTER]
+
+    def find(self, credentials: Iterable[Credential]) -> dict[str, dict[str, Any]]:
+        """By the token's metadata; the lease by elimination."""
+        lost = self.lost(credentials)
         found = gateway_token.KIND.find(lost) if lost else {}
-        for path in {self.path(row.settings) for row in lost}:
-            there = dict(self._unaccounted(path))
-            for row in lost:
-                if self.path(row.settings) != path:
-                    continue
-                for lease, issued in sorted(there.items(), key=lambda each: each[1]):
-                    begun = row.created_at - dt.timedelta(seconds=2)
-                    if begun <= issued <= row.created_at + slowest and (
-                        moment > issued + ON_RECORD_AFTER
-                    ):
-                        found.setdefault(str(row.pk), {})["lease"] = lease
-                        del there[lease]
-                        break
+        by_path: dict[str, list[Credential]] = {}
+        for row in lost:
+            by_path.setdefault(self.path(row.settings), []).append(row)
+        for path, rows in by_path.items():
+            unknown = sorted(self._unaccounted(path), key=lambda each: each[1])
+            for row in rows:
+                mine = next((each for each in unknown if _may_be_of(row, each[1])), None)
+                if mine is not None:
+                    unknown.remove(mine)
+                    found.setdefault(str(row.pk), {})["lease"] = mine[0]
         return found
 
     def _unaccounted(self, path: str) -> Iterator[tuple[str, dt.datetime]]:
-        """Leases under this path that no row names, and when they were issued."""
+        """Leases under this path that no row names, and when Vault issued them."""
         there = vault.leases(path)
         for lease in there - self._rows(there).keys():
             data = vault.lookup_lease(lease)
@@ -165,3 +171,13 @@ class Leases(Kind):
 
     def end_stray(self, stray: Stray) -> None:
         vault.revoke_lease(json.loads(stray.key)["lease"])
+
+
+def slowest() -> dt.timedelta:
+    """For how long a mint may be under way until its lease is issued: two calls."""
+    return dt.timedelta(seconds=2 * django_settings.VAULT_TIMEOUT)
+
+
+def _may_be_of(row: Credential, issued: dt.datetime) -> bool:
+    """Whether a lease that was issued then may be the one that this mint made."""
+    return row.created_at - SKEW <= issued <= row.created_at + slowest() + SKEW

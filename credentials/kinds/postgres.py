@@ -5,6 +5,7 @@ By the login of a monitor, which may do that and nothing more (examples/database
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ import psycopg
 from credentials import vault
 from credentials.kinds.base import TargetDown
 
-PATIENCE = 3  # seconds to connect, and for each answer
+PATIENCE = 4  # seconds to connect, and for each answer
 # Sessions whose user was dropped while they began: nobody's, and open all the same.
 OWNERLESS = """
 SELECT EXISTS (
@@ -55,24 +56,27 @@ def _monitoring(settings: dict[str, Any]) -> Iterator[psycopg.Connection]:
         raise TargetDown(where, f"{where}: {type(error).__name__}: {first[:150]}") from error
 
 
-def users(settings: dict[str, Any]) -> set[str]:
-    """Everybody at the target who bears the name of a credential. Raises TargetDown."""
+@dataclass(frozen=True)
+class There:
+    """Who is at a target: `users` with a credential's name, and whether sessions are open whose
+    user was dropped, so that nobody can tell whose they were."""
+
+    users: frozenset[str]
+    ownerless: bool
+
+    def named(self, name: str) -> str:
+        """The user whose name begins with this credential's; empty if there is none."""
+        return next((user for user in self.users if user.startswith(name)), "")
+
+
+def look(settings: dict[str, Any]) -> There:
+    """Who is at the target that these settings name. Raises VaultError and TargetDown."""
     with _monitoring(settings) as connection:
         rows = connection.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'kt-%'")
-        return {str(name) for (name,) in rows}
-
-
-def absent(settings: dict[str, Any], names: set[str]) -> set[str]:
-    """Those of these users who aren't at the target and left no session there. Raises
-    TargetDown."""
-    with _monitoring(settings) as connection:
-        rows = connection.execute(
-            "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", [list(names)]
-        )
-        gone = names - {name for (name,) in rows}
-        # Whose such a session was can't be told any more.
+        users = frozenset(str(name) for (name,) in rows)
+        # Asked second: by then a dropped user's last session shows.
         row = connection.execute(OWNERLESS).fetchone()
-    return set() if row is None or row[0] else gone
+        return There(users, row is None or bool(row[0]))
 
 
 def end(settings: dict[str, Any], name: str) -> None:

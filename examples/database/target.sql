@@ -31,22 +31,32 @@ CREATE SCHEMA IF NOT EXISTS keyturn;
 REVOKE ALL ON SCHEMA keyturn FROM PUBLIC;
 GRANT USAGE ON SCHEMA keyturn TO keyturn_engine, keyturn_monitor;
 
+-- Raises unless this is the name of a credential's user. What makes users asks it first, so that
+-- there are none whom nothing below would end.
+CREATE OR REPLACE FUNCTION keyturn.check_user(who text) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF who IS NULL OR who !~ '^kt-[0-9a-z]{26}(-[A-Za-z0-9_.-]+)?$' THEN
+        RAISE EXCEPTION '% does not have the name of a credential', quote_nullable(who);
+    END IF;
+END
+$$;
+
 -- Ends a user with the name of a credential, and nobody else. OpenBao revokes with it; Keyturn's
 -- worker calls it for users whom OpenBao has forgotten. Repeating it does no harm.
 CREATE OR REPLACE FUNCTION keyturn.end_user(who text) RETURNS void
-    LANGUAGE plpgsql STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     session record;
 BEGIN
-    IF who !~ '^kt-[0-9a-z]{26}(-[A-Za-z0-9_.-]+)?$' THEN
-        RAISE EXCEPTION '% is not the name of a credential', quote_literal(who);
-    END IF;
+    PERFORM keyturn.check_user(who);
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = who) THEN
         -- Only with its rights can what it owns be dropped.
         EXECUTE format('GRANT %I TO %I', who, current_user);
         -- Waits for each to be over, as its locks would hold up the next step.
-        PERFORM pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = who;
+        PERFORM pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE usename = who;
         EXECUTE format('DROP OWNED BY %I', who);
         EXECUTE format('DROP ROLE %I', who);
     END IF;
@@ -66,14 +76,16 @@ $$;
 -- Lets a user's password work for longer. OpenBao asks for 5 s more than its lease lasts, which
 -- would be 5 s more than was granted.
 CREATE OR REPLACE FUNCTION keyturn.extend_user(who text, until timestamptz) RETURNS void
-    LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    PERFORM keyturn.check_user(who);
     EXECUTE format('ALTER ROLE %I VALID UNTIL %L', who, until - interval '5 seconds');
 END
 $$;
 
+ALTER FUNCTION keyturn.check_user(text) OWNER TO keyturn_engine;
 ALTER FUNCTION keyturn.end_user(text) OWNER TO keyturn_engine;
 ALTER FUNCTION keyturn.extend_user(text, timestamptz) OWNER TO keyturn_engine;
-REVOKE ALL ON FUNCTION keyturn.end_user(text), keyturn.extend_user(text, timestamptz) FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA keyturn FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION keyturn.end_user(text) TO keyturn_monitor;
