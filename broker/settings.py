@@ -66,6 +66,11 @@ VAULT_ROLE_ID = env.str("VAULT_ROLE_ID", "web")
 VAULT_SECRET_ID = env.str("VAULT_SECRET_ID", "")
 VAULT_TIMEOUT = env.int("VAULT_TIMEOUT", 5)  # seconds for one call, then its outcome is unknown
 
+# Seconds for which whoever verifies JWTs may keep the keys that are published for it.
+KEYTURN_JWKS_MAX_AGE = env.int("KEYTURN_JWKS_MAX_AGE", 300)
+if not 1 <= KEYTURN_JWKS_MAX_AGE <= 86400:
+    raise ImproperlyConfigured("KEYTURN_JWKS_MAX_AGE must be from 1 s to a day")
+
 # Gateway: seconds that it serves known grants while the database can't be reached.
 KEYTURN_GATEWAY_MAX_STALE = env.float("KEYTURN_GATEWAY_MAX_STALE", 5.0)
 KEYTURN_GATEWAY_MAX_BODY = env.int("KEYTURN_GATEWAY_MAX_BODY", 10_000_000)  # bytes

@@ -6,6 +6,7 @@ those who operate it.
 """
 
 import base64
+import datetime as dt
 import logging
 import threading
 import time
@@ -35,6 +36,7 @@ MINT_PATH = "auth/token/create-orphan"
 KV_MOUNT = "kv"
 TRANSIT_MOUNT = "transit"
 FACTOR_KEY = "second-factor"
+SIGNING_KEY = "credentials"
 
 
 class VaultError(Exception):
@@ -84,6 +86,16 @@ class Lease:
     seconds: int
     renewable: bool
     data: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class KeyVersion:
+    """The public half of one version of the signing key, as its `type` is written in Vault."""
+
+    number: int
+    type: str
+    public: str
+    created_at: dt.datetime
 
 
 class _Session:
@@ -554,6 +566,38 @@ def unseal(sealed: str, *, bound_to: str) -> bytes:
             json={"ciphertext": sealed, "associated_data": _base64(bound_to.encode())},
         )
     return base64.b64decode(answer["data"]["plaintext"])
+
+
+def signing_key() -> list[KeyVersion]:
+    """The versions of the key that signs JWTs, oldest first, without those that were withdrawn."""
+    with _calling("read the signing key") as client:
+        answer = client.adapter.get(f"/v1/{TRANSIT_MOUNT}/keys/{SIGNING_KEY}")
+    data = answer["data"]
+    return [
+        KeyVersion(
+            int(number),
+            data["type"],
+            version["public_key"],
+            dt.datetime.fromisoformat(version["creation_time"]),
+        )
+        for number, version in sorted(data["keys"].items(), key=lambda item: int(item[0]))
+    ]
+
+
+def sign(data: bytes, *, version: int) -> str:
+    """The signature of `data` by this version, as a JWS has it. Raises VaultInvalid where the
+    version was withdrawn."""
+    with _calling("sign") as client:
+        answer = client.adapter.post(
+            f"/v1/{TRANSIT_MOUNT}/sign/{SIGNING_KEY}",
+            json={
+                "input": _base64(data),
+                "key_version": version,
+                "marshaling_algorithm": "jws",
+            },
+        )
+    signature: str = answer["data"]["signature"]
+    return signature.rpartition(":")[2]
 
 
 def _base64(data: bytes) -> str:

@@ -9,6 +9,11 @@ path "kv/data/upstream/*" {
   capabilities = ["read"]
 }
 
+# The public halves of the key that signs JWTs.
+path "transit/keys/credentials" {
+  capabilities = ["read"]
+}
+
 path "auth/token/lookup-self" {
   capabilities = ["read"]
 }

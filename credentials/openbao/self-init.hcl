@@ -26,12 +26,19 @@ initialize "kv" {
   }
 }
 
-# Seals what PostgreSQL keeps: the secrets of second factors. The key never leaves OpenBao.
+# Seals what PostgreSQL keeps, the secrets of second factors, and signs JWTs. Neither key ever
+# leaves OpenBao.
 initialize "transit" {
   request "mount" {
     operation = "update"
     path      = "keyturn/sys/mounts/transit"
     data      = { type = "transit" }
+  }
+  # Signs JWTs. P-256 and not Ed25519, as clouds that federate don't read that one.
+  request "credentials" {
+    operation = "update"
+    path      = "keyturn/transit/keys/credentials"
+    data      = { type = "ecdsa-p256", auto_rotate_period = "2160h" }
   }
   request "second-factor" {
     operation = "update"

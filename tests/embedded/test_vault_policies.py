@@ -46,6 +46,8 @@ SIGN = {
 }
 HOLDERS = ("web", "worker", "gateway", "gateway-token", "lease-owner", "nobody")
 OWNER = MINT | {"policies": "lease-owner"}
+JWS_PATH = "transit/sign/credentials"
+JWS = {"input": "AAAA", "key_version": 1, "marshaling_algorithm": "jws"}
 OWN_LOGIN = {"web", "worker", "gateway"}
 
 
@@ -254,6 +256,20 @@ DEEDS = [
     deed("DELETE", "transit/keys/second-factor", may=NOBODY),
     deed("GET", "transit/export/encryption-key/second-factor", may=NOBODY),
     deed("GET", "transit/backup/second-factor", may=NOBODY),
+    # JWTs
+    deed("POST", JWS_PATH, JWS, may={"web"}),
+    deed("POST", JWS_PATH, {"input": "AAAA"}, may=NOBODY),
+    deed("POST", JWS_PATH, JWS | {"prehashed": True}, may=NOBODY),
+    deed("POST", JWS_PATH, JWS | {"marshaling_algorithm": "asn1"}, may=NOBODY),
+    deed("POST", JWS_PATH + "/sha2-512", JWS, may=NOBODY),
+    deed("POST", "transit/sign/other", JWS, may=NOBODY),
+    deed("POST", "transit/verify/credentials", JWS | {"signature": "vault:v1:AA"}, may=NOBODY),
+    deed("GET", "transit/keys/credentials", may={"web", "gateway"}),
+    deed("POST", "transit/keys/credentials", {}, may=NOBODY),
+    deed("POST", "transit/keys/credentials/rotate", {}, may=NOBODY),
+    deed("POST", "transit/keys/credentials/config", {"exportable": True}, may=NOBODY),
+    deed("DELETE", "transit/keys/credentials", may=NOBODY),
+    deed("GET", "transit/export/signing-key/credentials", may=NOBODY),
     # Logins and policies
     deed("GET", "auth/approle/role/web", may=NOBODY),
     deed("GET", "auth/approle/role/web/role-id", may=NOBODY),
