@@ -45,7 +45,8 @@ class Schema(AutoSchema):
             statuses |= {"400", "409", "415"}
         elif self.method == "GET":
             statuses |= {"400", "404"}  # a filter's value, a cursor
-        if self.method == "POST" and ("credentials" in self.path or "introspect" in self.path):
+        asks_vault = ("credentials", "introspect", "revoke")
+        if self.method == "POST" and any(part in self.path for part in asks_vault):
             statuses.add("503")
         for status in sorted(statuses - set(bodies)):
             body = self._get_response_for_code(  # type: ignore[no-untyped-call]

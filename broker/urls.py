@@ -13,7 +13,8 @@ from audit.api import AuditEventViewSet
 from broker.health import healthz
 from broker.problem_pages import problem, problems
 from broker.reference import api_reference
-from credentials.api import CredentialViewSet, GrantViewSet, IntrospectionView
+from credentials.api import CredentialViewSet, GrantViewSet, IntrospectionView, RevocationView
+from credentials.publishing import jwks, openid_configuration
 from endpoints.api import EndpointViewSet, ProfileViewSet
 from gateway.api import CallsView, LiveViewSet, PricesView, StopViewSet, UsageView
 from notifications.api import NotificationSettingsView, NotificationViewSet
@@ -40,6 +41,7 @@ api = [
         name="api-notification-settings",
     ),
     path("introspect/", IntrospectionView.as_view(), name="api-introspect"),
+    path("revoke/", RevocationView.as_view(), name="api-revoke"),
     path("grants/<uuid:pk>/calls/", CallsView.as_view(), name="api-grant-calls"),
     path("grants/<uuid:pk>/usage/", UsageView.as_view(), name="api-grant-usage"),
     path("endpoints/<slug:slug>/prices/", PricesView.as_view(), name="api-endpoint-prices"),
@@ -50,6 +52,8 @@ api = [
 
 urlpatterns = [
     path("healthz/", healthz, name="healthz"),
+    path(".well-known/jwks.json", jwks, name="jwks"),
+    path(".well-known/openid-configuration", openid_configuration, name="openid-configuration"),
     path("api/v1/", include(api)),
     path("problems/", problems, name="problems"),
     path("problems/<slug:code>/", problem, name="problem"),

@@ -62,6 +62,7 @@ urlpatterns = [
     path("policies/<slug:slug>/retire/", accessrequests.policy_retire, name="policy-retire"),
     path("grants/<uuid:pk>/", credentials.grant_page, name="grant"),
     path("grants/<uuid:pk>/check-out/", credentials.grant_check_out, name="grant-check-out"),
+    path("grants/<uuid:pk>/refresh/", credentials.grant_refresh, name="grant-refresh"),
     path("grants/<uuid:pk>/open/", credentials.grant_open, name="grant-open"),
     path("grants/<uuid:pk>/end/", credentials.grant_end, name="grant-end"),
     path("grants/<uuid:pk>/extend/", accessrequests.grant_extend, name="grant-extend"),

@@ -8,6 +8,7 @@ from django.db.models import F, OuterRef, Subquery
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, serializers, status
 from rest_framework.decorators import action
+from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -15,6 +16,7 @@ from rest_framework.views import APIView
 from accessrequests.models import Grant
 from accessrequests.states import GrantState
 from accounts.api import StrictSerializer, VisibleViewSet, caller, check_empty
+from accounts.models import User
 from accounts.parsers import StrictFormParser, StrictJSONParser
 from audit import clock
 from audit.refusals import record_refusal
@@ -85,6 +87,7 @@ class CredentialSerializer(serializers.ModelSerializer[Credential]):
             "state",
             "created_at",
             "issued_at",
+            "expires_at",
             "revoking_since",
             "revoke_reason",
             "revoked_at",
@@ -99,7 +102,20 @@ class CheckedOutSerializer(serializers.Serializer[Any]):
     credential = CredentialSerializer()
     secret = serializers.CharField(help_text="shown in this answer and never again")
     base_url = serializers.URLField(help_text="for OpenAI clients append /v1")
-    expires_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField(help_text="of this secret: a JWT ends before its grant")
+
+
+def _handed_over(out: actions.CheckedOut, code: int) -> Response:
+    grant = out.credential.grant
+    body = CheckedOutSerializer(
+        {
+            "credential": out.credential,
+            "secret": out.secret,
+            "base_url": f"{settings.KEYTURN_GATEWAY_URL}/e/{grant.request.profile.endpoint.slug}",
+            "expires_at": out.credential.expires_at or grant.ends_at,
+        }
+    )
+    return Response(body.data, status=code, headers={"Cache-Control": "no-store"})
 
 
 class GrantFilter(django_filters.FilterSet):
@@ -143,19 +159,16 @@ class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleView
         """Check a credential out. The one that was out before is revoked."""
         check_empty(request)
         out = actions.check_out(by=caller(request), grant_id=pk)
-        grant = out.credential.grant
-        body = CheckedOutSerializer(
-            {
-                "credential": out.credential,
-                "secret": out.secret,
-                "base_url": f"{settings.KEYTURN_GATEWAY_URL}/e/"
-                f"{grant.request.profile.endpoint.slug}",
-                "expires_at": grant.ends_at,
-            }
-        )
-        return Response(
-            body.data, status=status.HTTP_201_CREATED, headers={"Cache-Control": "no-store"}
-        )
+        return _handed_over(out, status.HTTP_201_CREATED)
+
+    @extend_schema(request=None, responses={200: CheckedOutSerializer})
+    @action(detail=True, methods=["post"], url_path="credentials/refresh")
+    def refresh(self, request: Request, pk: str) -> Response:
+        """Another secret of the credential that is out, for those kinds whose secrets live for
+        minutes."""
+        check_empty(request)
+        out = actions.refresh(by=caller(request), grant_id=pk)
+        return _handed_over(out, status.HTTP_200_OK)
 
     @extend_schema(request=None, responses={200: GrantSerializer})
     @action(detail=True, methods=["post"])
@@ -177,8 +190,19 @@ class CredentialViewSet(
 
 
 class TokenSerializer(StrictSerializer):
-    token = serializers.CharField(max_length=1000, help_text="a credential's secret")
+    token = serializers.CharField(max_length=8000, help_text="a credential's secret")
     token_type_hint = serializers.CharField(required=False, help_text="not looked at")
+
+
+def _token(request: Request) -> str:
+    if request.query_params:
+        raise InvalidInput(
+            {"token": "Send it in the body: what was in a URL is in logs, so end its grant."}
+        )
+    asked = TokenSerializer(data=request.data)
+    asked.is_valid(raise_exception=True)
+    token: str = asked.validated_data["token"]
+    return token
 
 
 class AuthorizationDetailSerializer(serializers.Serializer[Any]):
@@ -194,8 +218,10 @@ class IntrospectionSerializer(serializers.Serializer[Any]):
     sub = serializers.UUIDField(required=False, help_text="its holder")
     username = serializers.EmailField(required=False, help_text="the holder's e-mail")
     iss = serializers.URLField(required=False)
-    aud = serializers.URLField(required=False, help_text="the endpoint at the gateway")
-    jti = serializers.UUIDField(required=False, help_text="the credential")
+    aud = serializers.CharField(
+        required=False, help_text="the endpoint at the gateway, or whom a JWT is for"
+    )
+    jti = serializers.UUIDField(required=False, help_text="the credential; of a JWT the token")
     iat = serializers.IntegerField(required=False, help_text="seconds since 1970, as nbf and exp")
     nbf = serializers.IntegerField(required=False)
     exp = serializers.IntegerField(required=False)
@@ -214,17 +240,30 @@ class IntrospectionView(APIView):
     )
     def post(self, request: Request) -> Response:
         """What a credential is for, if it holds at this moment."""
-        if request.query_params:
-            raise InvalidInput(
-                {"token": "Send it in the body: what was in a URL is in logs, so end its grant."}
-            )
-        asked = TokenSerializer(data=request.data)
-        asked.is_valid(raise_exception=True)
+        secret = _token(request)
         by = caller(request)
         try:
-            told = introspect(by=by, secret=asked.validated_data["token"])
+            told = introspect(by=by, secret=secret)
         except NotFound as refused:
             # Section 2.2: who may not see it isn't told that there is something to see.
             record_refusal(refused, by=by, method=request.method, path=request.path)
             told = INACTIVE
         return Response(told, headers={"Cache-Control": "no-store"})
+
+
+class RevocationView(APIView):
+    """Take a credential back by its secret (RFC 7009): for whoever has it.
+
+    The answer is the same for what is unknown or over already.
+    """
+
+    # Holding the secret is all that it takes: who found one must not need an account to end it.
+    permission_classes = (AllowAny,)
+    parser_classes = (StrictFormParser, StrictJSONParser)
+
+    @extend_schema(tags=["credentials"], request=TokenSerializer, responses={200: None})
+    def post(self, request: Request) -> Response:
+        """Start revoking the credential of this secret. Its grant goes on."""
+        by = request.user if isinstance(request.user, User) else None
+        actions.take_back(by=by, secret=_token(request))
+        return Response(headers={"Cache-Control": "no-store"})

@@ -1,22 +1,20 @@
 """RFC 7662: what a credential is for, told to those who answer for its endpoint."""
 
-import re
 from typing import Any
 
 from django.conf import settings
 from django.db.models import Q
 
 from accounts.models import User
+from audit import clock
 from broker.errors import NotFound, Unavailable
 from credentials import vault
+from credentials.kinds import recognise
 from credentials.live import holding
 from credentials.models import Credential
+from credentials.scopes import space_separated
 
 INACTIVE: dict[str, Any] = {"active": False}
-
-# What RFC 6749 lets stand between the spaces of `scope`. A model of another name is in
-# `authorization_details` alone.
-_SCOPE_TOKEN = re.compile(r"[!#-\[\]-~]+")
 
 
 def introspect(*, by: User, secret: str) -> dict[str, Any]:
@@ -26,7 +24,7 @@ def introspect(*, by: User, secret: str) -> dict[str, Any]:
     can't be asked.
     """
     try:
-        known = vault.whose(secret)
+        known = recognise(secret)
     except vault.VaultDenied as error:
         raise Unavailable(
             "Web may not look tokens up in Vault. An operator has to give it the policy that came "
@@ -37,30 +35,33 @@ def introspect(*, by: User, secret: str) -> dict[str, Any]:
     if known is None:
         return INACTIVE
     credential = (
-        Credential.objects.filter(_theirs(by), pk=known)
+        Credential.objects.filter(_theirs(by), pk=known.credential)
         .select_related("grant__holder", "grant__request__profile__endpoint")
         .first()
     )
     if credential is None:
-        raise NotFound(kind="credential", id=str(known))
-    if known not in holding([known]):
+        raise NotFound(kind="credential", id=str(known.credential))
+    if known.credential not in holding([known.credential]):
+        return INACTIVE
+    if known.expires_at is not None and known.expires_at <= clock.now():
         return INACTIVE
     grant = credential.grant
-    issued_at = credential.issued_at or credential.created_at
+    issued_at = known.issued_at or credential.issued_at or credential.created_at
+    own = f"{settings.KEYTURN_GATEWAY_URL}/e/{grant.request.profile.endpoint.slug}"
     return {
         "active": True,
         "token_type": "Bearer",
-        "scope": " ".join(m for m in sorted(grant.allowed.models) if _SCOPE_TOKEN.fullmatch(m)),
+        "scope": space_separated(grant.allowed),
         "authorization_details": [{"type": "keyturn", **grant.allowed.as_json()}],
         "client_id": str(grant.pk),
         "sub": str(grant.holder_id),
         "username": grant.holder.email,
         "iss": settings.KEYTURN_BASE_URL,
-        "aud": f"{settings.KEYTURN_GATEWAY_URL}/e/{grant.request.profile.endpoint.slug}",
-        "jti": str(credential.pk),
+        "aud": known.audience or own,
+        "jti": known.token or str(credential.pk),
         "iat": int(issued_at.timestamp()),
         "nbf": int(grant.starts_at.timestamp()),
-        "exp": int(grant.ends_at.timestamp()),
+        "exp": int((known.expires_at or grant.ends_at).timestamp()),
     }
 
 

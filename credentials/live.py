@@ -13,6 +13,7 @@ from django.db.models import (
     ExpressionWrapper,
     F,
     OuterRef,
+    Q,
     Subquery,
     TextField,
 )
@@ -24,6 +25,9 @@ from credentials.models import Credential
 from credentials.states import CredentialState
 from endpoints.models import EmergencyStop
 from endpoints.scope import Scope
+
+# A refresh that was in time may be committing: it must not find its credential cut.
+REFRESHING = dt.timedelta(seconds=5)
 
 
 class Holds(NamedTuple):
@@ -81,7 +85,8 @@ def holding(credentials: Iterable[uuid.UUID]) -> dict[uuid.UUID, Holds]:
     """Those of these credentials that hold, by PostgreSQL's clock and rows.
 
     Nothing here waits for a worker: a grant past its end or ended, a deactivated holder, a retired
-    endpoint and an emergency stop count from the moment they're true.
+    endpoint and an emergency stop count from the moment they're true; that nothing handed out under
+    it is good any more, a few seconds later.
     """
     endpoint = "grant__request__profile__endpoint"
     stopped = EmergencyStop.objects.against(
@@ -91,6 +96,7 @@ def holding(credentials: Iterable[uuid.UUID]) -> dict[uuid.UUID, Holds]:
     rows = (
         Credential.objects.filter(
             ~Exists(stopped),
+            Q(expires_at=None) | Q(expires_at__gt=ClockTimestamp() - REFRESHING),
             pk__in=list(credentials),
             state=CredentialState.ACTIVE,
             grant__ended_at=None,

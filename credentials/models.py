@@ -142,9 +142,12 @@ class Credential(models.Model):
 
     def stuck_since(self, moment: dt.datetime) -> dt.datetime | None:
         """Since when it should have been gone, if that is longer than a minute."""
+        from credentials.kinds import kind_of
+
         if self.state != CredentialState.REVOKING or self.revoking_since is None:
             return None
-        return self.revoking_since if moment - self.revoking_since > STUCK_AFTER else None
+        since = max(self.revoking_since, kind_of(self.kind).not_before(self) or self.revoking_since)
+        return since if moment - since > STUCK_AFTER else None
 
 
 class Reconciliation(models.Model):

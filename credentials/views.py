@@ -24,6 +24,7 @@ from audit import clock
 from audit.reading import timeline
 from broker.errors import Conflict
 from credentials import actions
+from credentials.kinds import kind_of
 from credentials.models import Credential
 from credentials.snippets import snippets
 from credentials.states import CredentialState
@@ -49,6 +50,16 @@ def _with_parts(rows: Grants) -> Grants:
 def _live_credential(grant: Grant) -> Credential | None:
     return next(
         (item for item in grant.credentials.all() if item.state == CredentialState.ACTIVE), None
+    )
+
+
+def _refreshable(grant: Grant, now: dt.datetime) -> bool:
+    credential = _live_credential(grant)
+    return (
+        credential is not None
+        and kind_of(credential.kind).short is not None
+        and credential.expires_at is not None
+        and credential.expires_at > now
     )
 
 
@@ -235,6 +246,7 @@ def _page(user: User, grant: Grant) -> dict[str, Any]:
         if grant.request.reviewed_at
         else None,
         "credential": _live_credential(grant),
+        "refreshable": _refreshable(grant, now),
         "credentials": [(item, item.stuck_since(now)) for item in shown],
         "earlier": [(item, None) for item in credentials if item not in shown],
         "all_gone": bool(credentials) and _all_gone(grant),
@@ -271,6 +283,20 @@ def grant_check_out(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
     checked_out = actions.check_out(by=user, grant_id=pk)
     grant = fetch(_with_parts(Grant.objects.visible_to(user)), pk)
     context = _page(user, grant) | {"secret": checked_out.secret}
+    return render(request, "credentials/grant.html", context)
+
+
+@never_cache
+@sensitive_variables("refreshed", "secret", "context")
+@require_http_methods(["GET", "HEAD", "POST"])
+def grant_refresh(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
+    """Another secret of the credential that is out, shown in this one answer as at check-out."""
+    if request.method != "POST":
+        return redirect("grant", pk=pk)
+    user = person(request)
+    refreshed = actions.refresh(by=user, grant_id=pk)
+    grant = fetch(_with_parts(Grant.objects.visible_to(user)), pk)
+    context = _page(user, grant) | {"secret": refreshed.secret}
     return render(request, "credentials/grant.html", context)
 
 

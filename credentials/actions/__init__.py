@@ -6,8 +6,10 @@ committed. A crash between any two leaves rows that the sweep finds due.
 
 from credentials.actions.checking_out import CheckedOut, check_out
 from credentials.actions.ending import end_denied, end_due_grants, end_grant
+from credentials.actions.refreshing import refresh
 from credentials.actions.revoking import doubt_old_mints, revoke_due
 from credentials.actions.sweeping import sweep
+from credentials.actions.taking_back import take_back
 from credentials.actions.upstream_keys import store_upstream_key
 
 __all__ = [
@@ -17,7 +19,9 @@ __all__ = [
     "end_denied",
     "end_due_grants",
     "end_grant",
+    "refresh",
     "revoke_due",
     "store_upstream_key",
     "sweep",
+    "take_back",
 ]

@@ -108,8 +108,7 @@ def _begin(*, by: User, grant_id: uuid.UUID | str) -> Credential:
     grant = fetch(visible.prefetch_related("request__reviews__reviewer"), grant_id, lock=True)
     check_hold(by, grant)
     moment = clock.now()
-    if not grant.is_live(moment):
-        raise NotLive(_why_not_live(grant, moment))
+    check_live(grant, moment)
     check_grant_authority(grant)
     for old in grant.credentials.select_for_update().filter(
         state__in=[CredentialState.ISSUING, CredentialState.ACTIVE]
@@ -123,6 +122,12 @@ def _begin(*, by: User, grant_id: uuid.UUID | str) -> Credential:
     )
     record(Event.CREDENTIAL_ISSUING, by=by, about=credential, related=concerned(credential))
     return credential
+
+
+def check_live(grant: Grant, moment: dt.datetime) -> None:
+    """Raise NotLive, saying why, unless this grant holds at this moment."""
+    if not grant.is_live(moment):
+        raise NotLive(_why_not_live(grant, moment))
 
 
 def _why_not_live(grant: Grant, moment: dt.datetime) -> str:
@@ -145,8 +150,7 @@ def _confirm(credential: Credential, minted: Minted, by: User) -> None:
         .get(pk=credential.grant_id)
     )
     moment = clock.now()
-    if not grant.is_live(moment):
-        raise NotLive(_why_not_live(grant, moment))
+    check_live(grant, moment)
     check_not_stopped(grant.request)
     changes = {
         "state": CredentialState.ACTIVE,

@@ -139,6 +139,7 @@ def _take_back(kind: Kind, rows: list[Credential]) -> int:
     failed: dict[Credential, Failure] = {}
     waiting: dict[Credential, str] = {}
     proofs: dict[str, str] = {}
+    rows = _not_yet(kind, rows)
     known = [row for row in rows if row.is_known]
     known += _find(kind, [row for row in rows if not row.is_known], proofs, waiting, failed)
     patient, known = _patient(known)
@@ -161,6 +162,23 @@ def _take_back(kind: Kind, rows: list[Credential]) -> int:
     _ask_again(waiting)
     _try_again(failed)
     return len(proofs)
+
+
+def _not_yet(kind: Kind, rows: list[Credential]) -> list[Credential]:
+    """Those of these that could be gone by now; of the others nothing is asked until then."""
+    moment = clock.now()
+    due = []
+    for row in rows:
+        at = kind.not_before(row)
+        if at is None or at <= moment:
+            due.append(row)
+        else:
+            Credential.objects.filter(pk=row.pk, state=CredentialState.REVOKING).update(
+                next_attempt_at=at,
+                last_error=f"what was handed out is good until {at:%Y-%m-%d %H:%M:%S} UTC "
+                "wherever nobody asks Keyturn",
+            )
+    return due
 
 
 def clock_age(row: Credential) -> dt.timedelta:

@@ -5,7 +5,7 @@ import pkgutil
 from functools import cache
 from importlib import import_module
 
-from credentials.kinds.base import Kind
+from credentials.kinds.base import Kind, Recognised
 
 
 @cache
@@ -22,3 +22,15 @@ def kinds() -> dict[str, Kind]:
 def kind_of(slug: str) -> Kind:
     """The kind that a credential is of."""
     return kinds()[slug]
+
+
+def recognise(secret: str) -> Recognised | None:
+    """Which credential this secret is of, of whichever kind; None for what is no secret of ours.
+
+    Raises VaultError, which says nothing of the secret.
+    """
+    for kind in kinds().values():
+        found = kind.recognise(secret)
+        if found is not None:
+            return found
+    return None

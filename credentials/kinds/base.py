@@ -1,6 +1,7 @@
 """What a credential kind is: mint, revoke, is it gone?, describe."""
 
 import datetime as dt
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -51,6 +52,21 @@ class Minted:
 
 
 @dataclass(frozen=True)
+class Recognised:
+    """Which credential a secret is of. Whether it holds is another question.
+
+    Where the secret ends earlier than its credential, it says so itself: when, for whom it is, and
+    by what name.
+    """
+
+    credential: uuid.UUID
+    expires_at: dt.datetime | None = None
+    issued_at: dt.datetime | None = None
+    audience: str = ""
+    token: str = ""
+
+
+@dataclass(frozen=True)
 class Stray:
     """Something of ours that a look around found at Vault or at a target, and how to name it.
 
@@ -69,6 +85,9 @@ class Kind:
     slug: ClassVar[str]
     label: ClassVar[str]
     Settings: ClassVar[type[Settings]] = Settings
+    # How long a secret of it lives at most, where that is shorter than a grant: `refresh` gives
+    # the next one. None where it can't be refreshed.
+    short: ClassVar[dt.timedelta | None] = None
 
     # Known without minting (endpoints/kinds.py)
 
@@ -102,7 +121,22 @@ class Kind:
     def confirm(self, credential: Credential, lifetime: int) -> None:
         """It's on record: let it live for `lifetime` seconds from now. Raises VaultError."""
 
+    def refresh(self, credential: Credential) -> dict[str, str]:
+        """Another secret of the same credential, until its `expires_at`, which was put off just
+        now and is on record. Raises VaultError."""
+        raise NotImplementedError
+
+    def recognise(self, secret: str) -> Recognised | None:
+        """Which credential of this kind this secret is of. Raises VaultError, which says nothing
+        of the secret."""
+        return None
+
     # Taking back: worker
+
+    def not_before(self, credential: Credential) -> dt.datetime | None:
+        """The moment before which nothing and nobody can make it gone, if there is one: until then
+        nothing is asked, and it isn't late."""
+        return None
 
     def patience(self) -> dt.timedelta:
         """For how long after its beginning a mint without an answer may still land."""

@@ -48,7 +48,8 @@ STATE = (
     " SELECT 'request', id::text, state FROM accessrequests_accessrequest UNION ALL"
     " SELECT 'review', id::text, verdict FROM accessrequests_review UNION ALL"
     " SELECT 'grant', id::text, state FROM accessrequests_grant UNION ALL"
-    " SELECT 'credential', id::text, state FROM credentials_credential ORDER BY 1, 2) t"
+    " SELECT 'credential', id::text, concat(state, expires_at) FROM credentials_credential"
+    " ORDER BY 1, 2) t"
 )
 
 
@@ -322,6 +323,24 @@ def begin_to_revoke(world: World) -> Verb:
     )
 
 
+def refresh(world: World) -> Verb:
+    grant = world.grant(profile=world.profile(credential_kind="jwt"))
+    out = check_out(by=grant.holder, grant_id=grant.pk)
+    Credential.objects.filter(pk=out.credential.pk).update(
+        expires_at=clock.now() + dt.timedelta(minutes=1)
+    )
+    return (
+        lambda: credentials.refresh(by=grant.holder, grant_id=grant.pk),
+        Event.CREDENTIAL_REFRESHED,
+    )
+
+
+def take_back(world: World) -> Verb:
+    grant = world.grant()
+    secret = check_out(by=grant.holder, grant_id=grant.pk).secret
+    return lambda: credentials.take_back(by=None, secret=secret), Event.CREDENTIAL_REVOKING
+
+
 def close(world: World) -> Verb:
     grant = world.grant()
     out = check_out(by=grant.holder, grant_id=grant.pk)
@@ -364,6 +383,8 @@ VERBS = [
     set_price,
     expire_a_grant,
     begin_to_revoke,
+    refresh,
+    take_back,
     close,
 ]
 
