@@ -1,26 +1,28 @@
 """Who is let in: verified credentials in memory, and what is open under each.
 
 A credential is verified once with Vault and PostgreSQL, then kept by the full SHA-256 of its
-secret. What ends it: its deadline on this process's monotonic clock, a push on Redis, or the
-poll of PostgreSQL each second that finds what a lost push missed.
+secret. A JWT is verified once by the published keys, then kept so too, until its own end. What
+ends a credential: its deadline on this process's monotonic clock, a push on Redis, or the poll of
+PostgreSQL each second that finds what a lost push missed.
 """
 
 import asyncio
 import json
 import logging
-import re
 import time
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 import redis.asyncio
 import redis.exceptions
 from django.conf import settings
 
 from credentials import vault
+from credentials.kinds import gateway_token, jwt
 from credentials.live import Live, holding
 from credentials.push import CHANNEL
 from gateway.asking import Ask, Unreachable
@@ -28,9 +30,8 @@ from gateway.dialects import Dialect, Refused
 from gateway.meter import Limits
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
-# What a service token looks like. Anything else is turned away before Vault is asked.
-SECRET = re.compile(r"(?:hvs|s)\.[A-Za-z0-9_\-.]{20,500}")
 POLL = 1.0  # seconds
 FORGET_UNKNOWN = 3.0  # seconds for which an unknown secret isn't asked about again
 FORGET_ENDED = 600.0  # seconds for which an ended grant is still told apart from an unknown key
@@ -90,6 +91,15 @@ class Entry:
             task.cancel()
 
 
+@dataclass(slots=True)
+class _Token:
+    """A verified JWT. One credential has one after the other, each with an end of its own."""
+
+    credential: uuid.UUID
+    audience: str
+    deadline: float
+
+
 @dataclass
 class _Key:
     value: str
@@ -103,8 +113,9 @@ class Registry:
         self._ask = ask
         self._by_digest: OrderedDict[bytes, Entry] = OrderedDict()
         self._by_credential: dict[uuid.UUID, Entry] = {}
+        self._tokens: OrderedDict[bytes, _Token] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
-        self._asking: dict[bytes, asyncio.Task[Entry | None]] = {}
+        self._asking: dict[bytes, asyncio.Task[Any]] = {}
         self._keys: dict[str, _Key] = {}
         self._polled_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
@@ -142,8 +153,12 @@ class Registry:
         """The live entry of this secret on this endpoint. Raises Refused."""
         digest = sha256(secret.encode()).digest()
         entry = self._by_digest.get(digest)
-        if entry is None and SECRET.fullmatch(secret) is not None:
-            entry = await self._entry(digest, secret)
+        if entry is None:
+            token = self._tokens.get(digest)
+            if token is not None or jwt.SHAPE.fullmatch(secret) is not None:
+                entry = await self._of_token(digest, token, secret, endpoint)
+            elif gateway_token.SHAPE.fullmatch(secret) is not None:
+                entry = await self._entry(digest, secret)
         if entry is None:
             raise unknown()
         self.check(entry, endpoint)
@@ -152,10 +167,7 @@ class Registry:
     async def by_credential(self, credential: uuid.UUID, endpoint: str) -> Entry:
         """The live entry of a credential whose secret was verified when its browser session was
         opened: here PostgreSQL alone is asked. Raises Refused."""
-        entry = self._by_credential.get(credential)
-        if entry is None:
-            # No secret's digest is as short as an id.
-            entry = await self._entry(credential.bytes, credential)
+        entry = await self._of_credential(credential)
         if entry is None:
             raise Refused(
                 401,
@@ -164,6 +176,48 @@ class Registry:
             )
         self.check(entry, endpoint)
         return entry
+
+    async def _of_credential(self, credential: uuid.UUID) -> Entry | None:
+        entry = self._by_credential.get(credential)
+        if entry is None:
+            # No secret's digest is as short as an id.
+            entry = await self._entry(credential.bytes, credential)
+        return entry
+
+    async def _of_token(
+        self, digest: bytes, token: _Token | None, secret: str, endpoint: str
+    ) -> Entry | None:
+        """The entry of a JWT's credential. What it says of itself is checked once, who it is for
+        and its own end each time. Raises Refused."""
+        if token is None:
+            token = await self._shared(digest, lambda: self._verify_token(digest, secret))
+        if token is None:
+            return None
+        if token.audience != jwt.gateway_audience(endpoint):
+            raise Refused(403, "wrong_endpoint", "This token was made for another audience.")
+        entry = await self._of_credential(token.credential)
+        # A call that began in time goes on for as long as its credential.
+        if entry is not None and not entry.ended and time.monotonic() >= token.deadline:
+            raise Refused(
+                401,
+                "token_expired",
+                "This token's own time is up. Refresh it at "
+                f"{settings.KEYTURN_BASE_URL}/grants/{entry.live.grant}/",
+            )
+        return entry
+
+    async def _verify_token(self, digest: bytes, secret: str) -> _Token | None:
+        asked_at = time.monotonic()
+        found = await self._ask(jwt.read_now, secret)
+        if found is None:
+            self._is_unknown(digest)
+            return None
+        said, remaining = found
+        token = _Token(said.credential, said.audience, asked_at + remaining)
+        self._tokens[digest] = token
+        while len(self._tokens) > MOST:
+            self._tokens.popitem(last=False)
+        return token
 
     def check(self, entry: Entry, endpoint: str) -> None:
         """Raise Refused unless this entry holds now, on this endpoint."""
@@ -184,12 +238,18 @@ class Registry:
             )
 
     async def _entry(self, digest: bytes, claim: str | uuid.UUID) -> Entry | None:
+        return await self._shared(digest, lambda: self._verify(digest, claim))
+
+    async def _shared(
+        self, digest: bytes, verify: Callable[[], Coroutine[Any, Any, T | None]]
+    ) -> T | None:
+        """What `verify` finds; asked once, however many wait for it. Raises Refused."""
         since = self._unknown.get(digest)
         if since is not None and time.monotonic() - since < FORGET_UNKNOWN:
             return None
         asking = self._asking.get(digest)
         if asking is None:
-            asking = asyncio.create_task(self._verify(digest, claim))
+            asking = asyncio.create_task(verify())
             self._asking[digest] = asking
             asking.add_done_callback(lambda _: self._asking.pop(digest, None))
         try:
@@ -209,9 +269,7 @@ class Registry:
         credential = claim if isinstance(claim, uuid.UUID) else await self._ask(vault.whose, claim)
         found = await self._ask(holding, [credential]) if credential is not None else {}
         if credential is None or credential not in found:
-            self._unknown[digest] = time.monotonic()
-            while len(self._unknown) > MOST:
-                self._unknown.popitem(last=False)
+            self._is_unknown(digest)
             return None
         known = self._by_credential.get(credential)
         if known is not None and not known.ended:
@@ -233,6 +291,11 @@ class Registry:
             self._drop(old)
             old.end()
         return entry
+
+    def _is_unknown(self, digest: bytes) -> None:
+        self._unknown[digest] = time.monotonic()
+        while len(self._unknown) > MOST:
+            self._unknown.popitem(last=False)
 
     async def _poll_for_ever(self) -> None:
         while True:
@@ -276,6 +339,11 @@ class Registry:
             if entry.ended and moment - entry.confirmed > FORGET_ENDED:
                 del self._by_digest[digest]
                 self._drop(entry)
+        while self._tokens:
+            digest, token = next(iter(self._tokens.items()))
+            if moment - token.deadline < FORGET_ENDED:
+                break
+            del self._tokens[digest]
         while self._unknown:
             digest, since = next(iter(self._unknown.items()))
             if moment - since < FORGET_UNKNOWN:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 OWN = b"/.keyturn/"
 IDLE = 15 * 60  # seconds without a call after which it's over
 RENEW = 60  # seconds after which a call renews it
-LONGEST_FORM = 2_000  # bytes
+LONGEST_FORM = 10_000  # bytes; a JWT is in it
 
 _TLS = settings.KEYTURN_GATEWAY_URL.startswith("https://")
 NAME = "__Host-keyturn-gateway" if _TLS else "keyturn-gateway"
