@@ -138,6 +138,8 @@ def send(
     if json is not None:
         body = jsons.dumps(json).encode()
         sent["Content-Type"] = "application/json"
+    if not all(text.isascii() and text.isprintable() for pair in sent.items() for text in pair):
+        raise Refused("A header that is sent has only printable ASCII characters in it.")
     target = _target(url)
     limits = aiohttp.ClientTimeout(total=timeout, connect=min(timeout, CONNECT_TIMEOUT))
     return asyncio.run(_send(method, target, sent, body, limits, most))
@@ -226,6 +228,8 @@ class _Resolver(AbstractResolver):
     ) -> list[ResolveResult]:
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(_lookups, look_up, host, port, family)
+        if not found:
+            raise OSError
         _check(host, [str(sockaddr[0]) for *_, sockaddr in found], in_clear=self._in_clear)
         return [
             ResolveResult(
@@ -346,7 +350,9 @@ async def _send(
             sent=connected,
         ) from None
     except ValueError:
-        raise Refused("This request has characters in it that no HTTP header takes.") from None
+        if connected:
+            raise OutgoingError(f"The answer of {host} is no HTTP.", sent=True) from None
+        raise Refused(f"{host} can’t be called by that name.") from None
 
 
 async def _once(
