@@ -98,6 +98,8 @@ def facts_about(
         risk=endpoint.risk,
         connected_systems=tuple(endpoint.connected_systems),
         now=now,
+        credential=profile.credential_kind,
+        revocation=profile.revocation,
         tools=scope.tools,
         mcp_hosts=scope.mcp_hosts,
         operations=scope.operations,

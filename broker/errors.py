@@ -119,6 +119,17 @@ class CheckoutInProgress(Conflict):
     title = "Check-out in progress"
 
 
+class WrapTaken(KeyturnError):
+    """What this token wrapped is gone: it was read before, or its time is over.
+
+    If you haven't read it, somebody else may have. A new check-out stops that credential.
+    """
+
+    status = 410
+    code = "wrap-taken"
+    title = "Wrapped secret taken"
+
+
 class TooLarge(KeyturnError):
     """The body of this call is larger than anything that Keyturn needs."""
 

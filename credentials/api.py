@@ -3,7 +3,6 @@
 from typing import Any, cast
 
 import django_filters
-from django.conf import settings
 from django.db.models import F, OuterRef, Subquery
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, serializers, status
@@ -24,6 +23,7 @@ from broker.errors import InvalidInput, NotFound
 from credentials import actions
 from credentials.introspection import INACTIVE, introspect
 from credentials.models import Credential
+from credentials.snippets import base_url
 from endpoints.api import ScopeSerializer
 
 
@@ -98,24 +98,49 @@ class CredentialSerializer(serializers.ModelSerializer[Credential]):
         read_only_fields = fields
 
 
+class CheckOutSerializer(StrictSerializer):
+    wrap = serializers.BooleanField(
+        required=False,
+        default=False,
+        help_text="hand over a token instead, which gives the secret to its first reader",
+    )
+
+
 class CheckedOutSerializer(serializers.Serializer[Any]):
     credential = CredentialSerializer()
-    secret = serializers.CharField(help_text="shown in this answer and never again")
-    base_url = serializers.URLField(help_text="for OpenAI clients append /v1")
+    secret = serializers.CharField(
+        help_text="shown in this answer and never again; the wrapping token where it's `wrapped`"
+    )
+    parts = serializers.DictField(
+        child=serializers.CharField(),
+        help_text="the secret by its parts: what there is beside `secret` depends on the kind",
+    )
+    wrapped = serializers.BooleanField(
+        help_text="whether `secret` is a token that unwraps it once, within 5 minutes"
+    )
+    base_url = serializers.CharField(
+        help_text="for OpenAI clients append /v1; what is opened directly has its own address here"
+    )
     expires_at = serializers.DateTimeField(help_text="of this secret: a JWT ends before its grant")
 
 
-def _handed_over(out: actions.CheckedOut, code: int) -> Response:
+class UnwrapSerializer(StrictSerializer):
+    token = serializers.CharField(max_length=1000, help_text="the wrapping token")
+
+
+def _handed_over(out: actions.CheckedOut, status_code: int) -> Response:
     grant = out.credential.grant
     body = CheckedOutSerializer(
         {
             "credential": out.credential,
             "secret": out.secret,
-            "base_url": f"{settings.KEYTURN_GATEWAY_URL}/e/{grant.request.profile.endpoint.slug}",
+            "parts": out.parts,
+            "wrapped": out.wrapped,
+            "base_url": base_url(grant.request.profile),
             "expires_at": out.credential.expires_at or grant.ends_at,
         }
     )
-    return Response(body.data, status=code, headers={"Cache-Control": "no-store"})
+    return Response(body.data, status=status_code, headers={"Cache-Control": "no-store"})
 
 
 class GrantFilter(django_filters.FilterSet):
@@ -153,12 +178,14 @@ class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleView
     serializer_class = GrantSerializer
     filterset_class = GrantFilter
 
-    @extend_schema(request=None, responses={201: CheckedOutSerializer})
+    @extend_schema(request=CheckOutSerializer, responses={201: CheckedOutSerializer})
     @action(detail=True, methods=["post"])
     def credentials(self, request: Request, pk: str) -> Response:
         """Check a credential out. The one that was out before is revoked."""
-        check_empty(request)
-        out = actions.check_out(by=caller(request), grant_id=pk)
+        asked = CheckOutSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        wrap = asked.validated_data["wrap"]
+        out = actions.check_out(by=caller(request), grant_id=pk, wrap=wrap)
         return _handed_over(out, status.HTTP_201_CREATED)
 
     @extend_schema(request=None, responses={200: CheckedOutSerializer})
@@ -187,6 +214,20 @@ class CredentialViewSet(
     queryset = Credential.objects.order_by()
     serializer_class = CredentialSerializer
     filterset_fields = ("state", "grant")
+
+    @extend_schema(request=UnwrapSerializer, responses={200: CheckedOutSerializer})
+    @action(detail=True, methods=["post"])
+    def unwrap(self, request: Request, pk: str) -> Response:
+        """Read a wrapped secret: once, by whoever is first. For those who can't reach Vault."""
+        if request.query_params:
+            raise InvalidInput(
+                {"token": "Send it in the body: what was in a URL is in logs, so end its grant."}
+            )
+        asked = UnwrapSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        token = asked.validated_data["token"]
+        out = actions.unwrap(by=caller(request), credential_id=pk, token=token)
+        return _handed_over(out, status.HTTP_200_OK)
 
 
 class TokenSerializer(StrictSerializer):

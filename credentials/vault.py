@@ -33,6 +33,7 @@ OWNER_POLICY = "lease-owner"
 # Not on a token role: when OpenBao renews a token that was made on one, it forgets the token's
 # own explicit_max_ttl and takes the role's, so that raising the TTL could outlast the grant.
 MINT_PATH = "auth/token/create-orphan"
+WRAP_PATH = "sys/wrapping/wrap"
 KV_MOUNT = "kv"
 TRANSIT_MOUNT = "transit"
 FACTOR_KEY = "second-factor"
@@ -299,10 +300,37 @@ def wrap(parts: dict[str, str], *, seconds: int) -> Minted:
     """A token that gives these to its first reader, within so many seconds."""
     with _calling("wrap a secret") as client:
         answer = client.adapter.post(
-            "/v1/sys/wrapping/wrap", json=parts, headers={"X-Vault-Wrap-TTL": f"{seconds}s"}
+            f"/v1/{WRAP_PATH}", json=parts, headers={"X-Vault-Wrap-TTL": f"{seconds}s"}
         )
     info = answer["wrap_info"]
     return Minted(token=info["token"], accessor=info["accessor"])
+
+
+def wrapping(token: str) -> tuple[str, str] | None:
+    """The accessor of a wrapping token and the path that made it; None where Vault doesn't know
+    it, as after its first reader. Looking doesn't use it up."""
+    with _calling("look at a wrapped secret") as client:
+        try:
+            answer = client.adapter.post("/v1/auth/token/lookup", json={"token": token})
+        except hvac.exceptions.Forbidden as error:
+            # "bad token" is the answer to an unknown one; anything else is about ourselves.
+            if "bad token" in str(error):
+                return None
+            raise
+        except (hvac.exceptions.InvalidRequest, hvac.exceptions.InvalidPath):
+            return None
+    return answer["data"]["accessor"], answer["data"]["path"]
+
+
+def unwrap(token: str) -> dict[str, str] | None:
+    """What a wrapping token wraps, for the first who asks; None for everybody after."""
+    with _calling("unwrap a secret") as client:
+        try:
+            answer = client.adapter.post("/v1/sys/wrapping/unwrap", json={"token": token})
+        except (hvac.exceptions.InvalidRequest, hvac.exceptions.InvalidPath):
+            return None
+    parts: dict[str, str] = answer["data"]
+    return parts
 
 
 def raise_ttl(accessor: str, seconds: int) -> None:
@@ -458,6 +486,27 @@ def upstream_key(endpoint: str) -> str | None:
             return None
     key: str = answer["data"]["data"]["key"]
     return key
+
+
+def handed_out_key(endpoint: str) -> tuple[str, int] | None:
+    """The static key that an endpoint's grants hand out, and its version; None if it has none."""
+    with _calling("read a static key") as client:
+        try:
+            answer = client.adapter.get(f"/v1/{KV_MOUNT}/data/handed-out/{endpoint}")
+        except hvac.exceptions.InvalidPath:
+            return None
+    return answer["data"]["data"]["key"], answer["data"]["metadata"]["version"]
+
+
+def destroyed(path: str) -> set[int]:
+    """The versions of the secret at `path` in KV that Vault itself says are destroyed."""
+    with _calling("look at a secret's versions") as client:
+        try:
+            meta = client.adapter.get(f"/v1/{KV_MOUNT}/metadata/{path}")
+        except hvac.exceptions.InvalidPath:
+            return set()
+    versions: dict[str, dict[str, Any]] = meta["data"]["versions"]
+    return {int(number) for number, each in versions.items() if each["destroyed"]}
 
 
 @dataclass(frozen=True)

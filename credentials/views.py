@@ -26,7 +26,8 @@ from broker.errors import Conflict
 from credentials import actions
 from credentials.kinds import kind_of
 from credentials.models import Credential
-from credentials.snippets import snippets
+from credentials.parts import shown
+from credentials.snippets import snippets, unwrapping
 from credentials.states import CredentialState
 from endpoints.models import AccessProfile, Dialect, EmergencyStop, Endpoint
 
@@ -250,12 +251,22 @@ def _page(user: User, grant: Grant) -> dict[str, Any]:
         "credentials": [(item, item.stuck_since(now)) for item in shown],
         "earlier": [(item, None) for item in credentials if item not in shown],
         "all_gone": bool(credentials) and _all_gone(grant),
-        "snippets": snippets(
-            endpoint, settings.KEYTURN_GATEWAY_URL, min(grant.allowed.models, default="")
-        ),
+        "snippets": snippets(grant.request.profile, min(grant.allowed.models, default="")),
         "opens": live and mine and opens_in_browser(grant),
-        "base_url": f"{settings.KEYTURN_GATEWAY_URL}/e/{endpoint.slug}",
         "steps": timeline(grant.pk, grant.request_id, *(item.pk for item in credentials)),
+    }
+
+
+@sensitive_variables("checked_out", "parts")
+def handed_over(checked_out: actions.CheckedOut) -> dict[str, Any]:
+    """What the grant's page shows of a secret, this once."""
+    parts = shown(checked_out.parts)
+    return {
+        "parts": parts,
+        "files": [part for part in parts[1:] if part.file],
+        "wrapped": checked_out.wrapped,
+        "wrapped_for": dt.timedelta(seconds=actions.WRAPPED_FOR),
+        "unwrapping": unwrapping(checked_out.credential) if checked_out.wrapped else [],
     }
 
 
@@ -269,7 +280,7 @@ def grant_page(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 
 
 @never_cache
-@sensitive_variables("checked_out", "secret", "context")
+@sensitive_variables("checked_out", "context")
 @require_http_methods(["GET", "HEAD", "POST"])
 def grant_check_out(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
     """Mint a credential and show it in this one answer.
@@ -280,14 +291,14 @@ def grant_check_out(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
     if request.method != "POST":
         return redirect("grant", pk=pk)
     user = person(request)
-    checked_out = actions.check_out(by=user, grant_id=pk)
+    checked_out = actions.check_out(by=user, grant_id=pk, wrap=request.POST.get("wrap") == "on")
     grant = fetch(_with_parts(Grant.objects.visible_to(user)), pk)
-    context = _page(user, grant) | {"secret": checked_out.secret}
+    context = _page(user, grant) | handed_over(checked_out)
     return render(request, "credentials/grant.html", context)
 
 
 @never_cache
-@sensitive_variables("refreshed", "secret", "context")
+@sensitive_variables("refreshed", "context")
 @require_http_methods(["GET", "HEAD", "POST"])
 def grant_refresh(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
     """Another secret of the credential that is out, shown in this one answer as at check-out."""
@@ -296,7 +307,7 @@ def grant_refresh(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
     user = person(request)
     refreshed = actions.refresh(by=user, grant_id=pk)
     grant = fetch(_with_parts(Grant.objects.visible_to(user)), pk)
-    context = _page(user, grant) | {"secret": refreshed.secret}
+    context = _page(user, grant) | handed_over(refreshed)
     return render(request, "credentials/grant.html", context)
 
 

@@ -156,6 +156,19 @@
     }, 2000);
   }
 
+  // ── Saving ────────────────────────────────────────────────────────────────────────────────
+  // From memory, so that what is saved is in no address and in no list of downloads.
+  function save(button) {
+    const source = document.getElementById(button.dataset.save);
+    if (!source) return;
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([source.textContent], { type: "application/x-pem-file" }));
+    link.download = button.dataset.file;
+    link.click();
+    URL.revokeObjectURL(link.href);
+    say(`${button.dataset.file} saved.`);
+  }
+
   // ── Tabs ──────────────────────────────────────────────────────────────────────────────────
   function selectTab(tab, focus) {
     all("[role=tab]", tab.closest("[role=tablist]")).forEach((other) => {
@@ -393,6 +406,7 @@
     const button = target.closest("button, a");
     if (!button) return;
     if (button.dataset.copy) copy(button);
+    else if (button.dataset.save) save(button);
     else if (button.getAttribute("role") === "tab") selectTab(button, false);
     else if (button.dataset.themeChoice) {
       window.keyturnTheme.set(button.dataset.themeChoice);

@@ -28,6 +28,7 @@ from accessrequests.policy.document import (
 from accessrequests.policy.effective import Effective, Ruling, Source, effective
 from accessrequests.policy.facts import Facts
 from broker.errors import InvalidInput
+from endpoints.kinds import Revocation
 from endpoints.models import AccessProfile, Endpoint
 
 SUFFIX = ".cases.yaml"
@@ -42,6 +43,8 @@ class _Profile(Part):
     default_duration: Duration = _USUAL.default_duration
     max_duration: Duration = _USUAL.max_duration
     pending_timeout: Duration = _USUAL.pending_timeout
+    kind: str = "gateway_token"
+    revocation: Literal[tuple(Revocation.values)] = "immediate"  # type: ignore[valid-type]
 
 
 class _Endpoint(Part):
@@ -254,6 +257,8 @@ def _facts(case: Case, slug: str, profile: str, endpoint: _Endpoint, holds: Effe
         risk=endpoint.risk,
         connected_systems=endpoint.connected_systems,
         now=case.now,
+        credential=endpoint.profiles[profile].kind,
+        revocation=endpoint.profiles[profile].revocation,
         tools=frozenset(request.tools),
         mcp_hosts=frozenset(request.mcp_hosts),
         operations=frozenset(request.operations),

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import cel
 
+from endpoints.kinds import Revocation
 from endpoints.models import Endpoint
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,10 @@ VARIABLES: dict[str, dict[str, Variable] | Variable] = {
             "bool", "whether it asks for larger budgets of a grant, and no more time"
         ),
         "break_glass": Variable("bool", "whether the access is wanted before a review"),
+    },
+    "profile": {
+        "kind": Variable("text", "what is handed out, such as 'gateway_token' or 'static_secret'"),
+        "revocation": Variable("text", "", tuple(Revocation.values)),
     },
     "endpoint": {
         "slug": Variable("text", "slug of the endpoint"),
@@ -501,6 +506,10 @@ def _sample(number: int, *, now: dt.datetime) -> dict[str, Any]:
             "extension": number == 2,
             "raises": number == 1,
             "break_glass": number == 3,
+        },
+        "profile": {
+            "kind": ("gateway_token", "static_secret", "jwt", "database")[number],
+            "revocation": ("immediate", "by_rotation", "by_expiry", "immediate")[number],
         },
         "endpoint": {
             "slug": "a",

@@ -56,6 +56,8 @@ class Facts:
     token_budget: int | None = None
     cost_budget: Decimal | None = None
     raises: bool = False
+    credential: str = "gateway_token"
+    revocation: str = "immediate"
 
     def for_cel(self) -> dict[str, Any]:
         """The variables of an expression: see `cel.VARIABLES`."""
@@ -65,6 +67,10 @@ class Facts:
                 "groups": sorted(self.groups),
                 "kind": "service" if self.is_service else "person",
                 "on_call": self.on_call,
+            },
+            "profile": {
+                "kind": self.credential,
+                "revocation": self.revocation,
             },
             "request": {
                 "profile": self.profile,

@@ -23,6 +23,7 @@ from credentials.kinds import kind_of
 from credentials.kinds.base import Minted, TargetDown
 from credentials.models import Credential
 from credentials.states import CredentialState, RevokeReason
+from endpoints.kinds import Revocation
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,11 @@ def check_out(*, by: User, grant_id: uuid.UUID | str, wrap: bool = False) -> Che
 
 def _wrap(credential: Credential, parts: dict[str, str], lifetime: int) -> dict[str, str]:
     wrapped = vault.wrap(parts, seconds=min(WRAPPED_FOR, lifetime))
-    Credential.objects.filter(pk=credential.pk).update(wrapped_accessor=wrapped.accessor)
+    changed = Credential.objects.filter(pk=credential.pk, state=CredentialState.ACTIVE).update(
+        wrapped_accessor=wrapped.accessor
+    )
+    if not changed:
+        raise Conflict("This credential was taken back while it was being made.")
     reached("mint:wrapped")
     return {"secret": wrapped.token}
 
@@ -172,6 +177,14 @@ def _confirm(credential: Credential, minted: Minted, by: User) -> None:
         accessor=minted.accessor,
         **minted.handles,
     )
+    if kind_of(credential.kind).revocation(credential.settings) == Revocation.BY_ROTATION:
+        record(
+            Event.SECRET_EXPOSED,
+            by=by,
+            about=grant.request.profile.endpoint,
+            related=(credential, *concerned(credential)[:-1]),
+            **minted.handles,
+        )
 
 
 @transaction.atomic

@@ -155,11 +155,11 @@ def _take_back(kind: Kind, rows: list[Credential]) -> int:
     _ask(kind, revoked, proofs, failed)
     for row in revoked:
         if str(row.pk) not in proofs and row not in failed:
-            waiting[row] = "it's still there after the revoke"
+            waiting[row] = kind.waits_for(row)
     if proofs:
         reached("revoke:proven")
     _close([row for row in rows if str(row.pk) in proofs], proofs)
-    _ask_again(waiting)
+    _ask_again(waiting, kind.pace)
     _try_again(failed)
     return len(proofs)
 
@@ -252,6 +252,9 @@ def _revoke(
         if kind.target(row) in down:
             return down[kind.target(row)]
         try:
+            # A wrap that nobody has read yet; what is in it outlives it.
+            if row.wrapped_accessor:
+                vault.revoke(row.wrapped_accessor)
             kind.revoke(row)
         except TargetDown as error:
             down[error.target] = error
@@ -313,12 +316,12 @@ def _close(rows: list[Credential], proofs: Mapping[str, str]) -> None:
         transaction.on_commit(lambda: reached("revoke:closed"))
 
 
-def _ask_again(waiting: Mapping[Credential, str]) -> None:
-    """Look again in a few seconds."""
+def _ask_again(waiting: Mapping[Credential, str], pace: float) -> None:
+    """Look again in a while, `pace` seconds at most."""
     for why in set(waiting.values()):
         ids = [row.pk for row, reason in waiting.items() if reason == why]
         Credential.objects.filter(pk__in=ids, state=CredentialState.REVOKING).update(
-            next_attempt_at=clock.now() + dt.timedelta(seconds=random.uniform(1, 5)),  # noqa: S311
+            next_attempt_at=clock.now() + dt.timedelta(seconds=pace * random.uniform(0.2, 1)),  # noqa: S311
             last_error=why[:300],
         )
 

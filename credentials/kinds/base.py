@@ -84,6 +84,8 @@ class Kind:
 
     slug: ClassVar[str]
     label: ClassVar[str]
+    # At most so many seconds between two looks at what was revoked and isn't proven gone.
+    pace: ClassVar[float] = 5.0
     Settings: ClassVar[type[Settings]] = Settings
     # How long a secret of it lives at most, where that is shorter than a grant: `refresh` gives
     # the next one. None where it can't be refreshed.
@@ -157,6 +159,10 @@ class Kind:
         Raises VaultError and TargetDown.
         """
         raise NotImplementedError
+
+    def waits_for(self, credential: Credential) -> str:
+        """What people read while it was revoked and isn't proven gone."""
+        return "it's still there after the revoke"
 
     def gone(self, credentials: list[Credential]) -> dict[str, str]:
         """By credential id, how those that are gone are known to be: by the word of what they

@@ -155,6 +155,8 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (WRITE, "grants/{grant}/credentials/"): row(201, 404, 403, 403, 403, 403, 404),
     # Nothing is out that could be refreshed: see test_refreshing.py.
     (WRITE, "grants/{grant}/credentials/refresh/"): row(409, 404, 403, 403, 403, 403, 404),
+    # Not handed out wrapped; what is in one is in test_unwrap.py.
+    (WRITE, "credentials/{credential}/unwrap/"): row(409, 404, 409, 409, 409, 409, 404),
     (WRITE, "grants/{grant}/end/"): row(200, 404, 200, 200, 403, 200, 404),
     # The same to everybody; what is in it is in test_introspection.py.
     (WRITE, "introspect/"): row(200, 200, 200, 200, 200, 200, 200),
@@ -214,6 +216,7 @@ def body_for(template: str, scene: Scene) -> dict[str, Any]:
         "policies/{policy}/": {"document": version.document | {"name": "Another"}},
         "notification-settings/": told(),
         "introspect/": {"token": "s.x"},
+        "credentials/{credential}/unwrap/": {"token": "s.x"},
     }
     body: dict[str, Any] = bodies.get(template, {})
     return body

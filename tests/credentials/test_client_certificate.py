@@ -189,7 +189,8 @@ def test_it_opens_the_endpoint_until_it_is_revoked_and_not_a_moment_longer(
     assert after.proof.startswith("the CA's OCSP responder says: revoked at ")
     assert site.status(bundle) == 400
     # Who kept a TLS session doesn't get past the question either.
-    assert session is not None and session.id
+    assert session is not None
+    assert session.id
     assert site.ask(client, session)[0] == 400
 
 

@@ -58,6 +58,7 @@ ROUTES = {
     ("api-stop-detail", GET): "stop",
     ("api-stop-lift", POST): "stop",
     ("api-credential-detail", GET): "credential",
+    ("api-credential-unwrap", POST): "credential",
     ("api-audit-event-detail", GET): "event",
     ("endpoint", GET): "slug",
     ("request-new", GET): "profile",

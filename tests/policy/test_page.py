@@ -29,7 +29,7 @@ def _fields(parts: dict[str, cel.Variable]) -> list[tuple[str, cel.Variable]]:
 
 def test_the_table_of_variables():
     assert (
-        re.findall(r"^\| `(?:requester|request|endpoint|now)\b.*\|$", PAGE, re.MULTILINE)[
+        re.findall(r"^\| `(?:requester|request|profile|endpoint|now)\b.*\|$", PAGE, re.MULTILINE)[
             : len(rows())
         ]
         == rows()

@@ -1,0 +1,72 @@
+"""Static secrets: a key that many may hold at once, for endpoints that know no other kind."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from credentials import vault
+from credentials.kinds.base import Kind, Minted
+from credentials.models import Credential
+from endpoints.kinds import Revocation
+
+
+class StaticSecret(Kind):
+    slug = "static_secret"
+    label = "Static key"
+    pace = 60.0
+
+    def revocation(self, settings: Mapping[str, Any]) -> Revocation:
+        return Revocation.BY_ROTATION
+
+    def describe(self, settings: Mapping[str, Any]) -> str:
+        return (
+            "The endpoint’s own key, the same for everybody who gets it. It works outside of "
+            "Keyturn and beyond the grant, until it is rotated: the end of the grant makes that "
+            "due."
+        )
+
+    def mint(self, credential: Credential, lifetime: int, minted: Minted) -> None:
+        """Nothing is made: who reads it holds what others hold. Hence what a lost answer leaves
+        behind is nothing either."""
+        slug = credential.grant.request.profile.endpoint.slug
+        kept = vault.handed_out_key(slug)
+        if kept is None:
+            raise vault.VaultInvalid(
+                f"read a static key: {slug} has none yet. Store one by "
+                f"`manage.py upstream_key --handed-out {slug}`"
+            )
+        key, version = kept
+        minted.handles = {"version": version}
+        minted.parts["secret"] = key
+
+    def confirm(self, credential: Credential, lifetime: int) -> None:
+        pass
+
+    def find(self, credentials: Iterable[Credential]) -> dict[str, dict[str, Any]]:
+        return {}
+
+    def revoke(self, credential: Credential) -> None:
+        """Only a rotation can, and the end of the grant makes that due."""
+
+    def waits_for(self, credential: Credential) -> str:
+        return f"handed out as version {credential.handles['version']}; gone once that is rotated"
+
+    def gone(self, credentials: list[Credential]) -> dict[str, str]:
+        """A version is destroyed as a rotation's last step, after the endpoint refused it."""
+        found = {}
+        destroyed: dict[str, set[int]] = {}
+        for each in credentials:
+            if each.issued_at is None:
+                found[str(each.pk)] = "it was never handed out"
+                continue
+            slug = each.grant.request.profile.endpoint.slug
+            if slug not in destroyed:
+                destroyed[slug] = vault.destroyed(f"handed-out/{slug}")
+            version = each.handles["version"]
+            if version in destroyed[slug]:
+                found[str(each.pk)] = (
+                    f"version {version} is destroyed in Vault: the last step of its rotation"
+                )
+        return found
+
+
+KIND = StaticSecret()

@@ -1,0 +1,127 @@
+"""Static keys: the same for everybody, and gone once they are rotated."""
+
+from collections.abc import Callable
+
+import pytest
+
+from accessrequests.models import Grant
+from accessrequests.states import EndReason
+from audit.events import Event
+from audit.models import AuditEvent
+from broker.errors import Unavailable
+from credentials import vault
+from credentials.actions import check_out, end_grant
+from credentials.models import Credential
+from credentials.states import CredentialState
+from endpoints.kinds import Revocation
+from endpoints.models import AccessProfile
+from tests.servers import Servers
+from tests.world import World
+
+pytestmark = pytest.mark.usefixtures("committed")
+
+KEY = "sk-handed-out-canary-51b7"
+
+
+@pytest.fixture
+def profile(world: World) -> AccessProfile:
+    return world.profile(
+        endpoint=world.endpoint(with_key=False, dialects=["direct"]),
+        models=None,
+        scope={"operations": ["CONNECT /"]},
+        credential_kind="static_secret",
+    )
+
+
+def store(servers: Servers, profile: AccessProfile, key: str = KEY, version: int = 0) -> None:
+    path = f"kv/data/handed-out/{profile.endpoint.slug}"
+    servers.vault("POST", path, {"data": {"key": key}, "options": {"cas": version}})
+
+
+def destroy(servers: Servers, profile: AccessProfile, version: int) -> None:
+    """What a rotation does last."""
+    path = f"kv/destroy/handed-out/{profile.endpoint.slug}"
+    servers.vault("POST", path, {"versions": [version]})
+
+
+def look_again(grants: list[Grant], sweep: Callable[[], int]) -> dict[object, Credential]:
+    """As after the pause between two looks."""
+    rows = Credential.objects.filter(grant__in=grants)
+    rows.filter(state=CredentialState.REVOKING).update(next_attempt_at="2026-01-01T00:00:00Z")
+    sweep()
+    return {row.grant_id: row for row in rows}
+
+
+def test_it_is_handed_out_and_counts_as_exposed(
+    world: World, servers: Servers, profile: AccessProfile
+) -> None:
+    store(servers, profile)
+    grant = world.grant(profile=profile)
+    out = check_out(by=grant.holder, grant_id=grant.pk)
+    assert out.parts == {"secret": KEY}
+    assert out.credential.handles == {"version": 1}
+    event = AuditEvent.objects.get(event=Event.SECRET_EXPOSED, subject_id=profile.endpoint_id)
+    assert (event.actor_id, event.data["version"]) == (grant.holder_id, 1)
+    assert profile.revocation == Revocation.BY_ROTATION
+
+
+def test_two_who_hold_the_same_version_are_both_gone_at_one_rotation(
+    world: World, servers: Servers, profile: AccessProfile, sweep: Callable[[], int]
+) -> None:
+    store(servers, profile)
+    grants = [world.grant(profile=profile) for _ in range(2)]
+    for grant in grants:
+        check_out(by=grant.holder, grant_id=grant.pk)
+    end_grant(grant_id=grants[0].pk, by=grants[0].holder)
+    sweep()
+    end_grant(grant_id=grants[1].pk, by=None, reason=EndReason.REVOKED)
+    for row in look_again(grants, sweep).values():
+        assert row.state == CredentialState.REVOKING
+        assert row.last_error == "handed out as version 1; gone once that is rotated"
+    # A new version alone retires nothing.
+    store(servers, profile, "sk-next", version=1)
+    assert {row.state for row in look_again(grants, sweep).values()} == {CredentialState.REVOKING}
+
+    destroy(servers, profile, 1)
+    for row in look_again(grants, sweep).values():
+        assert row.state == CredentialState.REVOKED
+        assert row.proof == "version 1 is destroyed in Vault: the last step of its rotation"
+
+
+def test_what_was_read_and_never_handed_out_is_gone_at_once(
+    world: World,
+    servers: Servers,
+    profile: AccessProfile,
+    sweep: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store(servers, profile)
+    grant = world.grant(profile=profile)
+    read = vault.handed_out_key
+
+    def end_meanwhile(endpoint: str) -> object:
+        end_grant(grant_id=grant.pk, by=None, reason=EndReason.REVOKED)
+        return read(endpoint)
+
+    monkeypatch.setattr(vault, "handed_out_key", end_meanwhile)
+    with pytest.raises(Exception, match="This grant ended"):
+        check_out(by=grant.holder, grant_id=grant.pk)
+    row = look_again([grant], sweep)[grant.pk]
+    assert (row.state, row.proof) == (CredentialState.REVOKED, "it was never handed out")
+    assert not AuditEvent.objects.filter(
+        event=Event.SECRET_EXPOSED, subject_id=profile.endpoint_id
+    ).exists()
+
+
+def test_without_one_nothing_is_handed_out(world: World, profile: AccessProfile) -> None:
+    grant = world.grant(profile=profile)
+    with pytest.raises(Unavailable):
+        check_out(by=grant.holder, grant_id=grant.pk)
+
+
+def test_it_is_not_the_key_that_gateways_use(world: World, servers: Servers) -> None:
+    endpoint = world.endpoint(with_key=True)
+    profile = world.profile(endpoint=endpoint, credential_kind="static_secret")
+    store(servers, profile)
+    grant = world.grant(profile=profile)
+    assert check_out(by=grant.holder, grant_id=grant.pk).secret == KEY
