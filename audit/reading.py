@@ -34,6 +34,9 @@ LOOKS: dict[str, tuple[str, str]] = {
     Event.CREDENTIAL_REVOKING: ("hourglass", "wait"),
     Event.CREDENTIAL_REVOKED: ("shield-check", "good"),
     Event.CREDENTIAL_STUCK: ("alert-triangle", "bad"),
+    Event.CREDENTIAL_TRIED: ("rotate", ""),
+    Event.ORPHAN_FOUND: ("alert-triangle", "bad"),
+    Event.ORPHAN_ENDED: ("shield-check", "good"),
     Event.ACCESS_REFUSED: ("ban", "bad"),
     Event.SIGN_IN_REFUSED: ("ban", "bad"),
     Event.STEP_UP_REFUSED: ("ban", "bad"),
@@ -57,6 +60,9 @@ REVOKING = {
     "grant_ended": "its grant ended",
     "superseded": "it was replaced by a newer check-out",
     "doubt": "nobody knows whether it was minted",
+    "expired": "its own time was up",
+    "vanished": "it was found to be missing",
+    "taken_back": "its holder revoked it",
 }
 
 
@@ -121,6 +127,12 @@ def sentence(row: AuditEvent) -> str:
             return f"Credential {row.subject} is proven gone: {data.get('proof', '')}"
         case Event.CREDENTIAL_STUCK:
             return f"Credential {row.subject} could not be taken back yet; Keyturn keeps trying"
+        case Event.CREDENTIAL_TRIED:
+            return f"{actor} had credential {row.subject} tried again at once"
+        case Event.ORPHAN_FOUND:
+            return f"{data.get('name', 'Something')} was found, and no record accounts for it"
+        case Event.ORPHAN_ENDED:
+            return f"{data.get('name', 'Something')}, which no record accounted for, was ended"
         case Event.ACCESS_REFUSED:
             return f"{actor} was refused {data.get('method', '')} {data.get('path', '')}".strip()
         case Event.PRICE_SET:
@@ -211,6 +223,8 @@ def short(row: AuditEvent) -> str:
             return f"{name} is proven gone"
         case Event.CREDENTIAL_STUCK:
             return f"{name} could not be taken back yet"
+        case Event.CREDENTIAL_TRIED:
+            return f"{actor} had {name} tried again at once"
     return sentence(row)
 
 

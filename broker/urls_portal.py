@@ -7,6 +7,7 @@ from accounts import views as accounts
 from accounts import views_factors as factors
 from audit import views as audit
 from credentials import views as credentials
+from credentials import views_operations as operations
 from endpoints import views as endpoints
 from gateway import views as gateway
 from notifications import views as notifications
@@ -83,6 +84,8 @@ urlpatterns = [
     path("live/stop/", gateway.stop_new, name="stop-new"),
     path("live/stops/<uuid:pk>/", gateway.stop, name="stop"),
     path("live/stops/<uuid:pk>/lift/", gateway.stop_lift, name="stop-lift"),
+    path("operations/", operations.operations, name="operations"),
+    path("operations/try/", operations.operations_try, name="operations-try"),
     path("record/", audit.record, name="record"),
     path("record/<int:pk>/", audit.record_event, name="record-event"),
 ]

@@ -1,5 +1,6 @@
 """Grants: checking out under them, ending them; credentials and their states."""
 
+import datetime as dt
 from typing import Any, cast
 
 import django_filters
@@ -22,8 +23,9 @@ from audit.refusals import record_refusal
 from broker.errors import InvalidInput, NotFound
 from credentials import actions
 from credentials.introspection import INACTIVE, introspect
-from credentials.models import Credential
+from credentials.models import Credential, Credentials
 from credentials.snippets import base_url
+from credentials.standing import standing, stuck
 from endpoints.api import ScopeSerializer
 
 
@@ -67,15 +69,14 @@ class GrantSerializer(serializers.ModelSerializer[Grant]):
         read_only_fields = fields
 
     def get_is_live(self, grant: Grant) -> bool:
-        # The clock is the database's: it's asked once a page, not once a row.
-        context = cast(dict[str, Any], self.context)
-        if "now" not in context:
-            context["now"] = clock.now()
-        return grant.is_live(context["now"])
+        return grant.is_live(_now(self))
 
 
 class CredentialSerializer(serializers.ModelSerializer[Credential]):
     name = serializers.CharField(read_only=True, help_text="its name in Vault")
+    stuck_since = serializers.SerializerMethodField(
+        help_text="since when it should have been gone, if that is longer than a minute"
+    )
 
     class Meta:
         model = Credential
@@ -93,9 +94,22 @@ class CredentialSerializer(serializers.ModelSerializer[Credential]):
             "revoked_at",
             "proof",
             "attempts",
+            "next_attempt_at",
             "last_error",
+            "stuck_since",
         )
         read_only_fields = fields
+
+    def get_stuck_since(self, credential: Credential) -> dt.datetime | None:
+        return standing(credential, _now(self)).stuck
+
+
+def _now(serializer: serializers.BaseSerializer[Any]) -> dt.datetime:
+    """The clock is the database's: it's asked once a page, not once a row."""
+    context = cast(dict[str, Any], serializer.context)
+    if "now" not in context:
+        context["now"] = clock.now()
+    return cast(dt.datetime, context["now"])
 
 
 class CheckOutSerializer(StrictSerializer):
@@ -206,6 +220,20 @@ class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleView
         return Response(GrantSerializer(self.get_object()).data)
 
 
+class CredentialFilter(django_filters.FilterSet):
+    stuck = django_filters.BooleanFilter(
+        method="only_stuck", label="whether it should have been gone for more than a minute"
+    )
+
+    class Meta:
+        model = Credential
+        fields = ("state", "grant", "kind")
+
+    def only_stuck(self, rows: Credentials, _name: str, wanted: bool) -> Credentials:
+        late = stuck(None, clock.now()).values("pk")
+        return rows.filter(pk__in=late) if wanted else rows.exclude(pk__in=late)
+
+
 class CredentialViewSet(
     mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewSet[Credential]
 ):
@@ -213,7 +241,15 @@ class CredentialViewSet(
 
     queryset = Credential.objects.order_by()
     serializer_class = CredentialSerializer
-    filterset_fields = ("state", "grant")
+    filterset_class = CredentialFilter
+
+    @extend_schema(request=None, responses={200: CredentialSerializer})
+    @action(detail=True, methods=["post"], url_path="try-now")
+    def try_now(self, request: Request, pk: str) -> Response:
+        """Have its revocation tried at once rather than at its next turn: for administrators."""
+        check_empty(request)
+        row = actions.try_now(by=caller(request), credential_id=pk)
+        return Response(CredentialSerializer(row).data)
 
     @extend_schema(request=UnwrapSerializer, responses={200: CheckedOutSerializer})
     @action(detail=True, methods=["post"])

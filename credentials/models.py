@@ -140,15 +140,6 @@ class Credential(models.Model):
         """Whether there is something to find it by but its name."""
         return bool(self.accessor or self.handles)
 
-    def stuck_since(self, moment: dt.datetime) -> dt.datetime | None:
-        """Since when it should have been gone, if that is longer than a minute."""
-        from credentials.kinds import kind_of
-
-        if self.state != CredentialState.REVOKING or self.revoking_since is None:
-            return None
-        since = max(self.revoking_since, kind_of(self.kind).not_before(self) or self.revoking_since)
-        return since if moment - since > STUCK_AFTER else None
-
 
 class Reconciliation(models.Model):
     """One look around, both ways. The latest few weeks are kept."""

@@ -28,6 +28,7 @@ from credentials.kinds import kind_of
 from credentials.models import Credential
 from credentials.parts import shown
 from credentials.snippets import snippets, unwrapping
+from credentials.standing import standing
 from credentials.states import CredentialState
 from endpoints.models import AccessProfile, Dialect, EmergencyStop, Endpoint
 
@@ -248,8 +249,8 @@ def _page(user: User, grant: Grant) -> dict[str, Any]:
         else None,
         "credential": _live_credential(grant),
         "refreshable": _refreshable(grant, now),
-        "credentials": [(item, item.stuck_since(now)) for item in shown],
-        "earlier": [(item, None) for item in credentials if item not in shown],
+        "credentials": [standing(item, now) for item in shown],
+        "earlier": [standing(item, now) for item in credentials if item not in shown],
         "all_gone": bool(credentials) and _all_gone(grant),
         "snippets": snippets(grant.request.profile, min(grant.allowed.models, default="")),
         "opens": live and mine and opens_in_browser(grant),

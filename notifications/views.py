@@ -11,6 +11,7 @@ from accounts.session import person
 from broker.errors import InvalidInput
 from notifications import actions
 from notifications.forms import SettingsForm
+from notifications.kinds import Topic
 from notifications.models import Notification
 
 PAGE = 30
@@ -82,4 +83,5 @@ def notification_settings(request: HttpRequest) -> HttpResponseBase:
     else:
         initial = SettingsForm.initial_of(actions.preference(user))
         form = SettingsForm(initial=initial, zone=user.time_zone, **serves)
-    return render(request, "notifications/settings.html", {"form": form} | serves, status=status)
+    context = {"form": form, "security": Topic.SECURITY.label} | serves
+    return render(request, "notifications/settings.html", context, status=status)

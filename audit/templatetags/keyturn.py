@@ -47,6 +47,12 @@ def figure(value: dt.timedelta) -> str:
 
 
 @register.filter
+def seconds_from(moment: dt.datetime, now: dt.datetime) -> int:
+    """How many seconds it is from now until then, at least 0."""
+    return max(0, -(-(moment - now) // dt.timedelta(seconds=1)))
+
+
+@register.filter
 def thousands(value: float | Decimal | None) -> str:
     """A count as people read it: `1,234,567`."""
     return f"{int(value or 0):,}"

@@ -20,11 +20,13 @@ from audit.events import Event
 from audit.models import AuditEvent
 from audit.record import Entry, record_many
 from credentials import vault
+from credentials.actions.alerting import resolved
 from credentials.actions.telling import tell_on_commit
 from credentials.failpoints import reached
 from credentials.kinds import kind_of
 from credentials.kinds.base import Kind, TargetDown
 from credentials.models import Credential
+from credentials.standing import standing
 from credentials.states import CredentialState, RevokeReason
 
 logger = logging.getLogger(__name__)
@@ -312,6 +314,7 @@ def _close(rows: list[Credential], proofs: Mapping[str, str]) -> None:
             for row in rows
         ],
     )
+    resolved(row.pk for row in rows)
     if rows:
         transaction.on_commit(lambda: reached("revoke:closed"))
 
@@ -345,7 +348,7 @@ def _try_again(failed: Mapping[Credential, Failure]) -> None:
     }
     rows = [row for row in rows if row.pk in still]
     Credential.objects.bulk_update(rows, ["next_attempt_at", "last_error"], batch_size=500)
-    late = [row for row in rows if row.stuck_since(moment)]
+    late = [row for row in rows if standing(row, moment).stuck]
     if late:
         logger.error(
             "%d credentials are stuck, the first since %s: %s",

@@ -19,7 +19,7 @@ from accounts.models import User
 from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
-from credentials.actions import check_out
+from credentials.actions import check_out, end_grant
 from credentials.models import Credential
 from credentials.stopping import stop
 from endpoints.models import EmergencyStop
@@ -39,6 +39,7 @@ class Scene:
     pending: AccessRequest
     grant: Grant
     credential: Credential
+    owed: Credential
     event: AuditEvent
     notification: Notification
     policy: Policy
@@ -54,6 +55,7 @@ class Scene:
             pending=self.pending.pk,
             grant=self.grant.pk,
             credential=self.credential.pk,
+            owed=self.owed.pk,
             event=self.event.pk,
             notification=self.notification.pk,
             policy=self.policy.slug,
@@ -69,6 +71,10 @@ def scene(world: World) -> Scene:
     holder = world.person(profile.requesters)
     grant = world.grant(profile=profile, requester=holder)
     credential = check_out(by=holder, grant_id=grant.pk).credential
+    both: dict[str, Any] = {"requesters": profile.requesters, "reviewers": profile.reviewers}
+    over = world.grant(profile=world.profile(endpoint=profile.endpoint, **both), requester=holder)
+    owed = check_out(by=holder, grant_id=over.pk).credential
+    end_grant(by=holder, grant_id=over.pk)
     pending = world.request(profile=profile, requester=holder)
     # Of the same owner, so that nothing else here is stopped.
     another = world.endpoint(with_key=False, owner=profile.endpoint.owner)
@@ -79,6 +85,7 @@ def scene(world: World) -> Scene:
         pending,
         grant,
         credential,
+        owed,
         AuditEvent.objects.filter(event=Event.REQUEST_FILED).about(pending.pk).get(),
         notification,
         world.policy(profile=profile),
@@ -135,6 +142,7 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (WRITE, "stops/"): row(403, 403, 403, 201, 403, 201, 404),
     (WRITE, "stops/{stop}/lift/"): row(404, 404, 404, 200, 403, 200, 404),
     (READ, "credentials/{credential}/"): row(200, 404, 200, 200, 200, 200, 404),
+    (WRITE, "credentials/{owed}/try-now/"): row(403, 404, 403, 403, 403, 200, 404),
     (READ, "audit/events/{event}/"): row(200, 404, 404, 404, 200, 200, 404),
     (READ, "notifications/"): row(200, 200, 200, 200, 200, 200, 200),
     (READ, "notification-settings/"): row(200, 200, 200, 200, 200, 200, 200),

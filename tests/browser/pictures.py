@@ -15,13 +15,17 @@ import pytest
 from django.test import override_settings
 
 from audit import clock
+from credentials.actions import alert_stuck
+from credentials.models import Credential
 from credentials.stopping import lift
 from endpoints.models import EmergencyStop
 from tests.accounts.authenticator import code
 from tests.browser.asking import holdings, paths, stage
 from tests.browser.conftest import DESK, PHONE, Visitor
 from tests.browser.inside import close_all, inside
+from tests.browser.owing import owing
 from tests.browser.scene import PASSWORD, Scene, afternoon, build
+from tests.world import PASSWORD as WORLD_PASSWORD
 from tests.world import UPSTREAM_KEY, World
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -224,6 +228,44 @@ def test_pictures_of_live_access(
     _snap(ana, "endpoint-stopped", size, theme)
     row = EmergencyStop.objects.in_force().get()
     lift(by=at.chidi, stop_id=row.pk, factor_at=clock.now())
+    _keep_small(size, theme)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", ["1440", "390"])
+def test_pictures_of_operations(
+    visit: Callable[..., Visitor], world: World, size: str, theme: str, committed: None
+) -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
+    look = {"dark": theme == "dark", "phone": size == "390"}
+    admin = world.person(is_administrator=True, password=WORLD_PASSWORD, time_zone=afternoon())
+    first = visit(**look)
+    first.sign_in(admin)
+    if not Credential.objects.filter(state="revoking").exists():
+        first.go("/operations/")
+        _snap(first, "operations-nothing", size, theme)
+    at = owing(world, afternoon())
+    alert_stuck()
+    chidi = visit(**look)
+    page = chidi.sign_in(at.chidi)
+    for name, path in {
+        "operations": "/operations/",
+        "operations-none": "/operations/?q=zzz",
+        "operations-target": "/operations/?kind=gateway_token&target=Vault&show=stuck",
+        "notifications-stuck": "/notifications/",
+        "notification-settings": "/settings/notifications/",
+        "grant-owed": f"/grants/{at.grant.pk}/",
+    }.items():
+        chidi.go(path)
+        _snap(chidi, name, size, theme)
+    chidi.go("/operations/")
+    page.get_by_role("button", name="Try all now").first.click()
+    page.get_by_role("status").first.wait_for()
+    _snap(chidi, "operations-tried", size, theme)
+    auditor = visit(**look)
+    auditor.sign_in(at.auditor)
+    auditor.go("/operations/")
+    _snap(auditor, "operations-auditor", size, theme)
     _keep_small(size, theme)
 
 

@@ -22,6 +22,7 @@ from credentials.actions import check_out, end_grant, refresh, revoke_due, sweep
 from credentials.kinds import kind_of
 from credentials.kinds.base import Minted
 from credentials.models import Credential
+from credentials.standing import standing
 from credentials.states import CredentialState, RevokeReason
 from endpoints.kinds import Revocation
 from tests.invariants.races import at_once
@@ -250,8 +251,8 @@ def test_ended_it_is_not_gone_until_its_last_token_is(
     assert row.next_attempt_at == row.expires_at, "nothing is asked before"
     assert "is good until" in row.last_error
     assert row.expires_at is not None
-    assert row.stuck_since(row.expires_at + MINUTES / 2) is None, "it isn't late"
-    assert row.stuck_since(row.expires_at + 2 * MINUTES) == row.expires_at
+    assert standing(row, row.expires_at + MINUTES / 2).stuck is None, "it isn't late"
+    assert standing(row, row.expires_at + 2 * MINUTES).stuck == row.expires_at
     pass_by(row)
     sweep()
     row = fresh(out.credential)

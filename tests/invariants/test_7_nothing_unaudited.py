@@ -48,7 +48,8 @@ STATE = (
     " SELECT 'request', id::text, state FROM accessrequests_accessrequest UNION ALL"
     " SELECT 'review', id::text, verdict FROM accessrequests_review UNION ALL"
     " SELECT 'grant', id::text, state FROM accessrequests_grant UNION ALL"
-    " SELECT 'credential', id::text, concat(state, expires_at) FROM credentials_credential"
+    " SELECT 'credential', id::text, concat(state, expires_at, next_attempt_at)"
+    " FROM credentials_credential"
     " ORDER BY 1, 2) t"
 )
 
@@ -341,6 +342,31 @@ def take_back(world: World) -> Verb:
     return lambda: credentials.take_back(by=None, secret=secret), Event.CREDENTIAL_REVOKING
 
 
+def owed(world: World) -> Credential:
+    grant = world.grant()
+    out = check_out(by=grant.holder, grant_id=grant.pk)
+    credentials.end_grant(grant_id=grant.pk, by=grant.holder)
+    later = clock.now() + dt.timedelta(minutes=1)
+    Credential.objects.filter(pk=out.credential.pk).update(next_attempt_at=later)
+    return Credential.objects.get(pk=out.credential.pk)
+
+
+def try_now(world: World) -> Verb:
+    admin, row = world.person(is_administrator=True), owed(world)
+    return (
+        lambda: credentials.try_now(by=admin, credential_id=row.pk),
+        Event.CREDENTIAL_TRIED,
+    )
+
+
+def try_target_now(world: World) -> Verb:
+    admin, row = world.person(is_administrator=True), owed(world)
+    return (
+        lambda: credentials.try_target_now(by=admin, kind=row.kind, target="Vault"),
+        Event.CREDENTIAL_TRIED,
+    )
+
+
 def close(world: World) -> Verb:
     grant = world.grant()
     out = check_out(by=grant.holder, grant_id=grant.pk)
@@ -385,6 +411,8 @@ VERBS = [
     begin_to_revoke,
     refresh,
     take_back,
+    try_now,
+    try_target_now,
     close,
 ]
 

@@ -59,6 +59,7 @@ ROUTES = {
     ("api-stop-lift", POST): "stop",
     ("api-credential-detail", GET): "credential",
     ("api-credential-unwrap", POST): "credential",
+    ("api-credential-try-now", POST): "credential",
     ("api-audit-event-detail", GET): "event",
     ("endpoint", GET): "slug",
     ("request-new", GET): "profile",
