@@ -75,6 +75,7 @@ SECRETS = {
     "a batch token": "b.AAAAAQIabcdefghijklmnopqrstuvwxyz",
     "an API token": tokens.generate().text,
     "a provider's key": "sk-proj-abcdefghijklmnop0123",
+    "a JWT": f"eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJo{'dHRw' * 20}.{'Dr5tmhFK' * 10}123456",
 }
 
 

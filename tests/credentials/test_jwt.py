@@ -139,6 +139,27 @@ def test_through_a_rotation_of_the_key(
         assert claims(token, aud(grant))["credential"] == claims(before, aud(grant))["credential"]
 
 
+def test_a_version_that_was_withdrawn(grant: Grant, servers: Servers) -> None:
+    """It's refused as soon as that is known, and the newest signs without waiting."""
+    before = check_out(by=grant.holder, grant_id=grant.pk).secret
+    old = jwt.get_unverified_header(before)["kid"]
+    answer = servers.vault("POST", "transit/keys/credentials/rotate", {})
+    newest, config = answer["data"]["latest_version"], "transit/keys/credentials/config"
+    servers.vault("POST", config, {"min_decryption_version": newest})
+    try:
+        # This process still holds the old one for good: the first try finds out.
+        with pytest.raises(Unavailable):
+            refresh(by=grant.holder, grant_id=grant.pk)
+        after = refresh(by=grant.holder, grant_id=grant.pk).secret
+        assert jwt.get_unverified_header(after)["kid"] != old
+        assert old not in jwks()
+        assert take_back(by=None, secret=before) is False
+        assert take_back(by=None, secret=after) is True
+    finally:
+        servers.vault("POST", config, {"min_decryption_version": 1})
+        signing.ask_again()
+
+
 def version(number: int, created_at: dt.datetime) -> signing.Version:
     raw = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
     public = vault._base64(raw)
