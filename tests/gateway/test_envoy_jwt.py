@@ -117,7 +117,7 @@ def test_what_is_refused(proxy: Proxy, world: World, grant: Grant, token: str) -
     header = jwt.get_unverified_header(token)
     own = ec.generate_private_key(ec.SECP256R1())
     forged = jwt.encode(claims, own, algorithm="ES256", headers=header)
-    unsigned = jwt.encode(claims, None, algorithm="none", headers={"kid": header["kid"]})
+    unsigned = jwt.encode(claims, "", algorithm="none", headers={"kid": header["kid"]})
     for each in (expired, lasting, forged, unsigned, token[:-4] + "AAAA"):
         refused(proxy.call("GET", "/v1/models", key(each)), 401)
     refused(proxy.call("GET", "/v1/models", key(elsewhere)), 403)
