@@ -254,17 +254,17 @@ def revoke_lease(lease: str) -> None:
     with _calling("revoke a lease") as client:
         try:
             client.adapter.put(path, json={"sync": True})
-        except (
-            hvac.exceptions.InternalServerError,
-            hvac.exceptions.InvalidRequest,
-            requests.ReadTimeout,
-        ) as error:
+        except requests.ReadTimeout as error:
             why: Exception = error
+        except (hvac.exceptions.InternalServerError, hvac.exceptions.InvalidRequest) as error:
+            why = error
+            client.adapter.put(path, json={"sync": False})
         else:
             return
-    # Where this fails too, it's Vault that is down.
-    with _calling("revoke a lease later") as client:
-        client.adapter.put(path, json={"sync": False})
+    if isinstance(why, requests.ReadTimeout):
+        # It's at this lease, and keeps it locked meanwhile. Does it answer anybody else?
+        ping()
+        raise LeaseStuck("Vault waits for what the lease is of, which doesn't answer") from why
     raise LeaseStuck("Vault couldn't end the lease, and tries again by itself") from why
 
 

@@ -100,7 +100,7 @@ class Leases(Kind):
         for row in lost:
             by_path.setdefault(self.path(row.settings), []).append(row)
         for path, rows in by_path.items():
-            unknown = sorted(self._unaccounted(path), key=lambda each: each[1])
+            unknown = sorted(self._unaccounted(vault.leases(path)), key=lambda each: each[1])
             for row in rows:
                 mine = next((each for each in unknown if _may_be_of(row, each[1])), None)
                 if mine is not None:
@@ -108,9 +108,8 @@ class Leases(Kind):
                     found.setdefault(str(row.pk), {})["lease"] = mine[0]
         return found
 
-    def _unaccounted(self, path: str) -> Iterator[tuple[str, dt.datetime]]:
-        """Leases under this path that no row names, and when Vault issued them."""
-        there = vault.leases(path)
+    def _unaccounted(self, there: set[str]) -> Iterator[tuple[str, dt.datetime]]:
+        """Those of these leases that no row names, and when Vault issued them."""
         for lease in there - self._rows(there).keys():
             data = vault.lookup_lease(lease)
             if data is not None:
@@ -165,7 +164,7 @@ class Leases(Kind):
             for lease, row in self._rows(there).items():
                 yield Stray("Vault", lease, str(row.pk), json.dumps({"lease": lease}))
             moment = clock.now()
-            for lease, issued in self._unaccounted(path):
+            for lease, issued in self._unaccounted(there):
                 if moment > issued + UNKNOWN_AFTER:
                     yield Stray("Vault", lease, "", json.dumps({"lease": lease}))
 

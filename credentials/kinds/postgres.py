@@ -81,6 +81,11 @@ def look(settings: dict[str, Any]) -> There:
 
 def end(settings: dict[str, Any], name: str) -> None:
     """End a user who bears a credential's name, with all sessions; one who isn't there is fine.
-    Raises TargetDown."""
+
+    Raises TargetDown, also where something that the user left behind keeps the role there.
+    """
     with _monitoring(settings) as connection:
-        connection.execute("SELECT keyturn.end_user(%s)", [name])
+        row = connection.execute("SELECT keyturn.end_user(%s)", [name]).fetchone()
+    if row and row[0]:
+        # Not in the name of the target: others there can be ended.
+        raise TargetDown(name, f"{name} can't log in any more, but can't be dropped: {row[0]}")

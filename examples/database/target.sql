@@ -45,20 +45,31 @@ $$;
 
 -- Ends a user with the name of a credential, and nobody else. OpenBao revokes with it; Keyturn's
 -- worker calls it for users whom OpenBao has forgotten. Repeating it does no harm.
-CREATE OR REPLACE FUNCTION keyturn.end_user(who text) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+-- Nobody can log in as the user any more, whatever they left behind; where that keeps the user
+-- from being dropped, the answer says what it is.
+CREATE OR REPLACE FUNCTION keyturn.end_user(who text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s'
 AS $$
 DECLARE
     session record;
+    left_behind text;
 BEGIN
     PERFORM keyturn.check_user(who);
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = who) THEN
-        -- Only with its rights can what it owns be dropped.
-        EXECUTE format('GRANT %I TO %I', who, current_user);
+        EXECUTE format('ALTER ROLE %I NOLOGIN PASSWORD NULL', who);
         -- Waits for each to be over, as its locks would hold up the next step.
         PERFORM pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE usename = who;
-        EXECUTE format('DROP OWNED BY %I', who);
-        EXECUTE format('DROP ROLE %I', who);
+        BEGIN
+            -- Only with its rights can what it owns be dropped.
+            EXECUTE format('GRANT %I TO %I', who, current_user);
+            -- With all that depends on it: else two users could keep one another.
+            EXECUTE format('DROP OWNED BY %I CASCADE', who);
+            EXECUTE format('DROP ROLE %I', who);
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS left_behind = PG_EXCEPTION_DETAIL;
+            left_behind := SQLERRM || ' ' || left_behind;
+        END;
     END IF;
     -- A session that began while its user was being dropped outlives it: the next call ends it.
     -- Each is looked at twice, as a user who was made after the first look isn't one that's gone.
@@ -70,6 +81,7 @@ BEGIN
         PERFORM pg_terminate_backend(session.pid)
         WHERE NOT EXISTS (SELECT FROM pg_roles WHERE oid = session.usesysid);
     END LOOP;
+    RETURN left_behind;
 END
 $$;
 

@@ -9,6 +9,8 @@ def test_something(target: Target, world: World) -> None:
 """
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,6 +111,25 @@ class Target:
     def stop(self) -> None:
         """Take it down; connections to it are refused."""
         self.keeper.stop()
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """It takes connections within the block, and answers nothing."""
+        processes = self._processes()
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in processes:
+                os.kill(pid, signal.SIGCONT)
+
+    def _processes(self) -> list[int]:
+        """PostgreSQL's own, the parents first."""
+        found = [self.keeper.pid or 0]
+        for pid in found:
+            found += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        return found
 
     def start(self) -> None:
         """Have it back, with all it held."""

@@ -1,6 +1,7 @@
 """Credentials of the kind `database`, at a PostgreSQL that can be taken down."""
 
 import datetime as dt
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -22,7 +23,7 @@ from credentials.actions import check_out, end_grant
 from credentials.actions.checking_out import CheckedOut
 from credentials.actions.reconciling import reconcile
 from credentials.kinds import kind_of, leases
-from credentials.kinds.base import Minted
+from credentials.kinds.base import Minted, TargetDown
 from credentials.models import Credential
 from credentials.states import CredentialState
 from endpoints.models import AccessProfile, Endpoint
@@ -85,6 +86,9 @@ def test_it_opens_the_database_to_the_end_of_the_grant_and_no_longer(
     session = psycopg.connect(out.parts["url"], autocommit=True)
     session.execute("CREATE TABLE IF NOT EXISTS mine AS SELECT * FROM orders")
 
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        session.execute("SELECT keyturn.end_user(%s)", [user])
+
     latest = grant.ends_at + dt.timedelta(seconds=1)
     [(until_then,)] = target.rows("SELECT rolvaliduntil FROM pg_roles WHERE rolname = %s", user)
     assert grant.ends_at - dt.timedelta(seconds=5) < until_then <= latest
@@ -136,6 +140,27 @@ def test_while_the_target_is_down_it_stays_revoking_and_says_why(
     assert out.parts["username"] not in target.users()
 
 
+@pytest.mark.slow
+def test_a_target_that_hangs_is_not_taken_for_a_vault_that_is_down(
+    grant: Grant, target: Target, role: Any
+) -> None:
+    out = take(grant)
+    kind = kind_of("database")
+    began = time.monotonic()
+    with role("worker"), override_settings(VAULT_TIMEOUT=2):
+        with target.hanging():
+            for _ in range(2):
+                out.credential.attempts += 1
+                with pytest.raises(TargetDown) as down:
+                    kind.revoke(out.credential)
+                assert down.value.target == kind.target(out.credential)
+                vault.ping()
+            assert kind.gone([out.credential]) == {}
+        assert time.monotonic() - began < 20
+        kind.revoke(out.credential)
+        assert kind.gone([out.credential])
+
+
 def test_a_target_that_is_down_is_no_check_out(grant: Grant, target_down: Target) -> None:
     with pytest.raises(Unavailable):
         take(grant)
@@ -168,6 +193,45 @@ def test_where_vault_lost_its_access_the_worker_ends_the_user_itself(
         with target.superuser() as connection:
             connection.execute("ALTER ROLE keyturn_engine LOGIN")
     assert swept(out.credential, sweep) == CredentialState.REVOKED
+
+
+def test_who_left_something_elsewhere_is_locked_out_and_the_rest_is_reported(
+    grant: Grant, target: Target, sweep: Sweep
+) -> None:
+    with target.superuser("postgres") as connection:
+        connection.execute("GRANT CREATE ON SCHEMA public TO keyturn_reader")
+    out = take(grant)
+    elsewhere = out.parts["url"].replace("/orders?", "/postgres?")
+    with psycopg.connect(elsewhere, autocommit=True) as session:
+        session.execute("CREATE TABLE left_behind ()")
+    session = psycopg.connect(out.parts["url"], autocommit=True)
+    end(grant)
+    assert swept(out.credential, sweep) == CredentialState.REVOKING
+    assert not target.opens(out.parts["url"])
+    with pytest.raises(psycopg.OperationalError):
+        session.execute("SELECT 1")
+    assert swept(out.credential, sweep) == CredentialState.REVOKING
+    assert "in database postgres" in out.credential.last_error
+    with target.superuser("postgres") as connection:
+        connection.execute("DROP TABLE left_behind")
+        connection.execute("REVOKE CREATE ON SCHEMA public FROM keyturn_reader")
+    assert swept(out.credential, sweep) == CredentialState.REVOKED
+
+
+def test_two_users_cannot_keep_one_another(world: World, target: Target, sweep: Sweep) -> None:
+    with target.superuser() as connection:
+        connection.execute("GRANT CREATE ON SCHEMA public TO keyturn_reader")
+    profile = target.profile(world)
+    grants = [world.grant(profile=profile) for _ in range(2)]
+    first, second = map(take, grants)
+    with psycopg.connect(first.parts["url"]) as session:
+        session.execute("CREATE TABLE base (id int)")
+        session.execute("GRANT SELECT ON base TO PUBLIC")
+    with psycopg.connect(second.parts["url"]) as session:
+        session.execute("CREATE VIEW upon AS SELECT * FROM base")
+    end(grants[0])
+    assert swept(first.credential, sweep) == CredentialState.REVOKED
+    assert target.opens(second.parts["url"])
 
 
 def test_a_session_that_outlives_its_user_is_ended_before_anything_counts_as_gone(

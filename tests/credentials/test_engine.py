@@ -22,7 +22,7 @@ from credentials.models import Credential
 from credentials.states import CredentialState
 from endpoints.kinds import Revocation
 from endpoints.models import AccessProfile
-from tests.faults.proxy import Proxy, before
+from tests.faults.proxy import before
 from tests.servers import Servers
 from tests.world import World
 
