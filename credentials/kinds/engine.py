@@ -31,7 +31,7 @@ class Settings(base.Settings):
         Field(pattern=r"^[a-z][a-z-]{0,30}(/[A-Za-z0-9][A-Za-z0-9_-]{0,62}){1,3}$"),
     ]
     revocation: Literal["immediate", "by_expiry"]
-    secret_field: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}$")] = "password"
+    secret_field: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}$")] = "password"  # noqa: S105
 
 
 class Engine(leases.Leases):
