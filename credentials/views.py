@@ -27,9 +27,10 @@ from credentials import actions
 from credentials.kinds import kind_of
 from credentials.models import Credential
 from credentials.parts import shown
-from credentials.snippets import snippets, unwrapping
+from credentials.snippets import opens_gateway, snippets, unwrapping
 from credentials.standing import standing
 from credentials.states import CredentialState
+from endpoints.kinds import Revocation
 from endpoints.models import AccessProfile, Dialect, EmergencyStop, Endpoint
 
 ENDED_SHOWN = dt.timedelta(days=30)
@@ -252,6 +253,7 @@ def _page(user: User, grant: Grant) -> dict[str, Any]:
         "credentials": [standing(item, now) for item in shown],
         "earlier": [standing(item, now) for item in credentials if item not in shown],
         "all_gone": bool(credentials) and _all_gone(grant),
+        "at_gateway": opens_gateway(grant.request.profile),
         "snippets": snippets(grant.request.profile, min(grant.allowed.models, default="")),
         "opens": live and mine and opens_in_browser(grant),
         "steps": timeline(grant.pk, grant.request_id, *(item.pk for item in credentials)),
@@ -351,8 +353,17 @@ def grant_end(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     grant = actions.end_grant(by=user, grant_id=pk)
     if grant.ended_at is not None and grant.ended_at < grant.starts_at:
         messages.success(request, "Ended before it began: nothing was opened.")
-    elif grant.holder_id == user.pk:
-        messages.success(request, "Given back. Its credential is refused from now on.")
     else:
-        messages.success(request, f"Ended. {grant.holder}’s credential is refused from now on.")
+        done = "Given back." if grant.holder_id == user.pk else f"{grant.holder}’s access ended."
+        messages.success(request, f"{done} {_what_now(grant)}")
     return redirect("grant", pk=pk)
+
+
+def _what_now(grant: Grant) -> str:
+    """What becomes of what is out under a grant that has just ended."""
+    profile = grant.request.profile
+    if profile.revocation == Revocation.BY_ROTATION:
+        return "Whoever got its key can use it until that is rotated."
+    if opens_gateway(profile):
+        return "Its credential is refused from now on."
+    return "Its credential is being taken back."

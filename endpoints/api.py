@@ -2,8 +2,6 @@
 
 import django_filters
 from django.conf import settings
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema_field
 from rest_framework import mixins, serializers
 
 from accounts.api import StrictSerializer, VisibleViewSet
@@ -65,8 +63,9 @@ class EndpointSerializer(serializers.ModelSerializer[Endpoint]):
         )
         read_only_fields = fields
 
-    @extend_schema_field(OpenApiTypes.URI)
-    def get_gateway_url(self, endpoint: Endpoint) -> str:
+    def get_gateway_url(self, endpoint: Endpoint) -> str | None:
+        if endpoint.is_direct:
+            return None
         return f"{settings.KEYTURN_GATEWAY_URL}/e/{endpoint.slug}"
 
 

@@ -127,12 +127,12 @@ def endpoint(request: HttpRequest, slug: str) -> HttpResponse:
         "offer": offer,
         "stop": stop,
         "sees_stop": user.sees_everything or row.owner_id == user.pk,
-        "sees_upstreams": user.sees_everything or row.owner_id == user.pk,
+        "sees_upstreams": not row.is_direct and (user.sees_everything or row.owner_id == user.pk),
         "may_stop": can_stop(user, row),
         "prices": price_list(row),
         "price_form": PriceForm() if owns else None,
         "models": sorted({name for item in offer.profiles for name in item.profile.ceiling.models}),
         "dialects": [Dialect(name).label for name in row.dialects],
-        "base_url": f"{settings.KEYTURN_GATEWAY_URL}/e/{row.slug}/v1",
+        "base_url": "" if row.is_direct else f"{settings.KEYTURN_GATEWAY_URL}/e/{row.slug}/v1",
     }
     return render(request, "endpoints/endpoint.html", context)

@@ -22,9 +22,11 @@ from endpoints.models import EmergencyStop
 from tests.accounts.authenticator import code
 from tests.browser.asking import holdings, paths, stage
 from tests.browser.conftest import DESK, PHONE, Visitor
+from tests.browser.delivering import delivering
 from tests.browser.inside import close_all, inside
 from tests.browser.owing import owing
 from tests.browser.scene import PASSWORD, Scene, afternoon, build
+from tests.servers import Servers
 from tests.world import PASSWORD as WORLD_PASSWORD
 from tests.world import UPSTREAM_KEY, World
 
@@ -266,6 +268,36 @@ def test_pictures_of_operations(
     auditor.sign_in(at.auditor)
     auditor.go("/operations/")
     _snap(auditor, "operations-auditor", size, theme)
+    _keep_small(size, theme)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", ["1440", "390"])
+def test_pictures_of_delivery(
+    visit: Callable[..., Visitor], world: World, servers: Servers, size: str, theme: str
+) -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
+    at = delivering(world, servers, afternoon())
+    look = {"dark": theme == "dark", "phone": size == "390"}
+    ana = visit(**look)
+    page = ana.sign_in(at.ana)
+    ana.go(f"/grants/{at.database.pk}/")
+    _snap(ana, "grant-database", size, theme)
+    for name, grant in {"grant-certificate": at.certificate, "grant-static": at.static}.items():
+        ana.go(f"/grants/{grant.pk}/")
+        page.get_by_role("button", name="Get credential").click()
+        page.locator("#secret-value").wait_for()
+        _snap(ana, name, size, theme)
+    ana.go(f"/grants/{at.token.pk}/")
+    page.get_by_role("button", name="Get it wrapped").click()
+    page.get_by_role("tab", name="API").wait_for()
+    _snap(ana, "grant-wrapped", size, theme)
+    ana.go(f"/endpoints/{at.static.request.profile.endpoint.slug}/")
+    _snap(ana, "endpoint-static", size, theme)
+    ben = visit(**look)
+    ben.sign_in(at.ben)
+    ben.go(f"/requests/{at.asked.pk}/")
+    _snap(ben, "request-static", size, theme)
     _keep_small(size, theme)
 
 

@@ -102,6 +102,7 @@ OPEN = {"problem"}
 TEAMMATE_SEES = {"endpoint", "profile", "slug"}
 BODIES = {
     "api-endpoint-prices": {"model": "demo-small", "input_price": "1", "output_price": "2"},
+    "api-credential-unwrap": {"token": "s.x"},
     "api-request-reviews": {"verdict": "approve"},
     "api-request-comments": {"text": "Let me in."},
     "api-request-hand-over": {"to": "ben@example.com"},
