@@ -1,4 +1,4 @@
-"""Somebody who holds one grant of each kind that isn't a gateway token, and somebody who reviews."""
+"""Somebody who holds a grant of each kind that is opened directly, and somebody who reviews."""
 
 from dataclasses import dataclass
 from typing import Any
