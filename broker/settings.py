@@ -92,6 +92,11 @@ for _entry in {*KEYTURN_OUTGOING_NETWORKS} - {"public", "private"}:
             "public, private"
         ) from error
 
+# Who has it reads web's /metrics. Empty: there is no such page.
+KEYTURN_METRICS_TOKEN = env.str("KEYTURN_METRICS_TOKEN", "")
+if 0 < len(KEYTURN_METRICS_TOKEN) < 32:
+    raise ImproperlyConfigured("KEYTURN_METRICS_TOKEN is too short: make it 32 characters or more")
+
 # An empty key is refused by Django itself, with the setting's name, by whatever needs it first.
 SECRET_KEY = env.str("KEYTURN_SECRET_KEY", "")
 DEBUG = False

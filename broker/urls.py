@@ -11,6 +11,7 @@ from accessrequests.api import (
 )
 from audit.api import AuditEventViewSet
 from broker.health import healthz
+from broker.metrics import metrics
 from broker.problem_pages import problem, problems
 from broker.reference import api_reference
 from credentials.api import CredentialViewSet, GrantViewSet, IntrospectionView, RevocationView
@@ -52,6 +53,7 @@ api = [
 
 urlpatterns = [
     path("healthz/", healthz, name="healthz"),
+    path("metrics", metrics, name="metrics"),
     path(".well-known/jwks.json", jwks, name="jwks"),
     path(".well-known/openid-configuration", openid_configuration, name="openid-configuration"),
     path("api/v1/", include(api)),

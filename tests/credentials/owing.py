@@ -31,7 +31,7 @@ class Paper(Kind):
         return dict(settings)
 
     def describe(self, settings: Mapping[str, Any]) -> str:
-        return "A slip of paper."
+        return f"A slip of paper, {settings}."
 
     def target(self, credential: Credential) -> str:
         return str(credential.settings.get("target", ""))
