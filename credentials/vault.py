@@ -223,6 +223,8 @@ def take_lease(path: str, *, owner: str) -> Lease:
         except hvac.exceptions.InternalServerError as error:
             # The engine's answer, not Vault's state: a target that is down says nothing of Vault.
             raise LeaseStuck(f"{path.partition('/')[0]} couldn't make a credential") from error
+        except requests.ReadTimeout as error:
+            raise VaultDown(f"{path.partition('/')[0]} hasn't answered in time") from error
     return Lease(
         answer["lease_id"],
         int(answer["lease_duration"]),
@@ -239,8 +241,12 @@ def renew_lease(lease: str, seconds: int) -> int:
             answer = client.adapter.post(
                 f"/v1/sys/leases/renew/{lease}", json={"increment": f"{seconds}s"}
             )
-        except hvac.exceptions.InternalServerError as error:
+        except (hvac.exceptions.InternalServerError, hvac.exceptions.InvalidRequest) as error:
+            if "failed to renew entry" not in str(error):
+                raise
             raise LeaseStuck("what made the lease couldn't renew it") from error
+        except requests.ReadTimeout as error:
+            raise VaultDown("what made the lease hasn't answered in time") from error
     return int(answer["lease_duration"])
 
 

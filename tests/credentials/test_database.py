@@ -170,6 +170,29 @@ def test_a_target_that_is_down_is_no_check_out(grant: Grant, target_down: Target
     vault.ping()
 
 
+def test_a_target_that_goes_down_half_way_leaves_nothing_behind(
+    grant: Grant, target: Target, role: Any, sweep: Sweep
+) -> None:
+    row = Credential.objects.create(
+        grant=grant, kind="database", settings=grant.request.profile.kind_settings
+    )
+    kind, minted = kind_of("database"), Minted()
+    kind.mint(row, 3600, minted)
+    row.accessor, row.handles = minted.accessor, minted.handles
+    target.stop()
+    try:
+        with pytest.raises(vault.LeaseStuck):
+            kind.confirm(row, 3600)
+        with role("worker"), pytest.raises(TargetDown) as down:
+            list(kind.strays())
+        assert down.value.target == kind.target(row)
+    finally:
+        target.start()
+    with role("worker"):
+        kind.revoke(row)
+        assert kind.gone([row])
+
+
 def test_where_vault_lost_its_access_the_worker_ends_the_user_itself(
     grant: Grant, target: Target, servers: Servers, sweep: Sweep
 ) -> None:
