@@ -46,9 +46,9 @@ class Database(leases.Leases):
 
     def describe(self, settings: Mapping[str, Any]) -> str:
         return (
-            f"A user of one's own at the database {urlsplit(settings['target']).path[1:]}, with the "
-            f"rights of the role {settings['role']}. Its end drops the user and closes all open "
-            "sessions."
+            f"A user of one's own at the database {urlsplit(settings['target']).path[1:]}, with "
+            f"the rights of the role {settings['role']}. Its end drops the user and closes all "
+            "open sessions."
         )
 
     def path(self, settings: Mapping[str, Any]) -> str:
