@@ -89,8 +89,8 @@ class Leases(Kind):
 
     def lost(self, credentials: Iterable[Credential]) -> list[Credential]:
         """Those that can be looked for by now: whoever minted at the same time is on record."""
-        moment = clock.now()
-        return [row for row in credentials if moment > row.created_at + slowest() + ON_RECORD_AFTER]
+        latest = clock.now() - slowest() - SKEW - ON_RECORD_AFTER
+        return [row for row in credentials if row.created_at < latest]
 
     def find(self, credentials: Iterable[Credential]) -> dict[str, dict[str, Any]]:
         """By the token's metadata; the lease by elimination."""
@@ -100,12 +100,14 @@ class Leases(Kind):
         for row in lost:
             by_path.setdefault(self.path(row.settings), []).append(row)
         for path, rows in by_path.items():
-            unknown = sorted(self._unaccounted(vault.leases(path)), key=lambda each: each[1])
-            for row in rows:
-                mine = next((each for each in unknown if _may_be_of(row, each[1])), None)
-                if mine is not None:
-                    unknown.remove(mine)
-                    found.setdefault(str(row.pk), {})["lease"] = mine[0]
+            for lease, issued in self._unaccounted(vault.leases(path)):
+                may_be = [row for row in rows if _may_be_of(row, issued)]
+                if not may_be:
+                    continue
+                # Whoever has a token, and of these whoever began last before it was issued.
+                likely = max(may_be, key=lambda row: (str(row.pk) in found, row.created_at))
+                found.setdefault(str(likely.pk), {})["lease"] = lease
+                rows.remove(likely)
         return found
 
     def _unaccounted(self, there: set[str]) -> Iterator[tuple[str, dt.datetime]]:

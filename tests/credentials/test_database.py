@@ -301,7 +301,7 @@ def test_what_a_lost_reply_left_is_found_by_name_and_nothing_else_is_taken(
     [there] = [name for name in target.users() if name.startswith(lost.name)]
     assert swept(lost, sweep) == CredentialState.REVOKING
     assert there in target.users(), "too early to tell its lease from one that's being made"
-    monkeypatch.setattr(leases, "ON_RECORD_AFTER", dt.timedelta(seconds=-11))
+    monkeypatch.setattr(leases, "ON_RECORD_AFTER", dt.timedelta(seconds=-13))
     assert swept(lost, sweep) == CredentialState.REVOKED
     assert lost.accessor
     assert lost.handles["username"] == there

@@ -139,7 +139,7 @@ def test_a_lost_reply_is_found_by_elimination_and_nobody_elses_is_taken(
     [left] = vault_leases(valkey) - known
     others.append(take(world.grant(profile=same)))
     lost = grant.credentials.get()
-    monkeypatch.setattr(leases, "ON_RECORD_AFTER", dt.timedelta(seconds=-11))
+    monkeypatch.setattr(leases, "ON_RECORD_AFTER", dt.timedelta(seconds=-13))
     assert swept(lost, sweep) == CredentialState.REVOKED
     assert lost.handles["lease"] == left
     assert vault_leases(valkey) == known | {others[1].credential.handles["lease"]}
