@@ -18,7 +18,12 @@ from credentials.models import STUCK_AFTER, Credential, Credentials
 from credentials.states import CredentialState
 from endpoints.kinds import Revocation
 
-VAULT = "Vault"  # what must be up where a kind names nothing else
+# What has to be up, or to come, where a kind names nothing else.
+WAITS_FOR = {
+    Revocation.IMMEDIATE: "Vault",
+    Revocation.BY_EXPIRY: "Expiry",
+    Revocation.BY_ROTATION: "Rotation",
+}
 
 
 @dataclass(frozen=True)
@@ -73,26 +78,28 @@ def _gone_by(
 
 
 def target_of(credential: Credential) -> str:
-    """What has to be up for it to be taken back."""
+    """What has to be up for it to be taken back, or else what its end waits for. Its settings
+    alone say so."""
     kind = kind_or_none(credential.kind)
-    return (kind.target(credential) if kind else "") or VAULT
+    if kind is None:
+        return WAITS_FOR[Revocation.IMMEDIATE]
+    return kind.target(credential) or WAITS_FOR[kind.revocation(credential.settings)]
 
 
 def ending(rows: Credentials | None = None) -> Any:
     """Those that are revoking, with `gone_by` as `Standing` has it."""
     rows = Credential.objects.all() if rows is None else rows
     found = rows.filter(state=CredentialState.REVOKING)
-    by: dict[Revocation, Q] = {}
-    for slug, settings in _profiles(found):
-        kind = kind_or_none(slug)
-        if kind is not None:
-            how = kind.revocation(settings)
-            by[how] = by.get(how, Q()) | Q(kind=slug, settings=settings)
+    profiles = [
+        (slug, settings, kind.revocation(settings))
+        for slug, settings in _profiles(found)
+        if (kind := kind_or_none(slug)) is not None
+    ]
     whens = []
-    if Revocation.BY_ROTATION in by:
-        whens.append(When(by[Revocation.BY_ROTATION], then=Value(None)))
-    if Revocation.BY_EXPIRY in by:
-        whens.append(When(by[Revocation.BY_EXPIRY], then=Greatest("revoking_since", "expires_at")))
+    if by_rotation := _those(profiles, Revocation.BY_ROTATION):
+        whens.append(When(by_rotation, then=Value(None)))
+    if by_expiry := _those(profiles, Revocation.BY_EXPIRY):
+        whens.append(When(by_expiry, then=Greatest("revoking_since", "expires_at")))
     whens += [
         When(
             Q(kind=slug, accessor="", handles={}),
@@ -105,9 +112,24 @@ def ending(rows: Credentials | None = None) -> Any:
     )
 
 
-def _profiles(rows: Credentials) -> Iterable[tuple[str, dict[str, object]]]:
+def _profiles(rows: Credentials) -> Iterable[tuple[str, dict[str, Any]]]:
     """Kinds and settings among these: as many as there are profiles, however many the rows."""
     return rows.order_by().values_list("kind", "settings").distinct()
+
+
+def _those(profiles: list[tuple[str, dict[str, Any], Any]], wanted: object) -> Q:
+    """Credentials of the profiles of which that is true, by kind alone where it's so of them all:
+    a condition for each of a thousand profiles would be slow on each of ten thousand rows."""
+    found = Q()
+    for kind in {slug for slug, _, _ in profiles}:
+        of_kind = [(settings, what) for slug, settings, what in profiles if slug == kind]
+        if all(what == wanted for _, what in of_kind):
+            found |= Q(kind=kind)
+        else:
+            for settings, what in of_kind:
+                if what == wanted:
+                    found |= Q(kind=kind, settings=settings)
+    return found
 
 
 def stuck(rows: Credentials | None, now: dt.datetime) -> Any:
@@ -118,8 +140,9 @@ def stuck(rows: Credentials | None, now: dt.datetime) -> Any:
 def of_target(kind: str, target: str) -> Credentials:
     """Those of this kind that are revoking and wait for this target."""
     rows = Credential.objects.filter(state=CredentialState.REVOKING, kind=kind)
-    found = Q(pk__in=[])
-    for slug, settings in _profiles(rows):
-        if target_of(Credential(kind=slug, settings=settings)) == target:
-            found |= Q(settings=settings)
-    return rows.filter(found)
+    profiles = [
+        (slug, settings, target_of(Credential(kind=slug, settings=settings)))
+        for slug, settings in _profiles(rows)
+    ]
+    found = _those(profiles, target)
+    return rows.filter(found) if found else rows.none()

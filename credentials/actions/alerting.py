@@ -21,7 +21,7 @@ from credentials.states import CredentialState
 from notifications.kinds import Kind
 from notifications.outbox import Notice, notify_many, withdraw
 
-BATCH = 10_000
+BATCH = 2000  # what more there is joins them a moment later
 NAMED = 5  # endpoints in a notification; the page has them all
 # Held until commit: of two that close the last ones at once, one must see that nothing is left.
 LOCK = 0x4B45_5941
@@ -125,7 +125,8 @@ def _notice(
     what = (
         f"A credential of {names[0]} isn’t"
         if len(rows) == 1
-        else f"{len(rows):,} credentials of {_of(names, len(endpoints))} aren’t"
+        else f"{len(rows):,}{' or more' * (len(rows) == BATCH)} credentials of "
+        f"{names[0] if len(endpoints) == 1 else f'{len(endpoints)} endpoints'} aren’t"
     )
     open_still = [str(endpoint) for endpoint in endpoints if endpoint.is_direct][:NAMED]
     return Notice(
@@ -148,7 +149,3 @@ def _notice(
         ],
         occasion=moment.isoformat(),
     )
-
-
-def _of(names: list[str], count: int) -> str:
-    return names[0] if count == 1 else f"{count} endpoints"

@@ -93,7 +93,7 @@ def test_figures_are_those_of_the_database(world: World) -> None:
     assert 299 < told["keyturn_revocation_oldest_due_seconds",] < 330
     assert told["keyturn_revocations_due", "paper", "orders-db"] == 3
     assert told["keyturn_revocations_stuck", "paper", "orders-db"] == 2
-    assert told["keyturn_revocations_waiting", "paper", "Vault"] == 1
+    assert told["keyturn_revocations_waiting", "paper", "Expiry"] == 1
     assert told["keyturn_mints_total", "gateway_token"] == 1
     assert told["keyturn_revokes_total", "paper"] == 1
     assert told["keyturn_orphans_found_total",] >= 1

@@ -266,7 +266,7 @@ def test_thousands_are_grouped_and_paged_in_few_queries(world: World, admin: Use
     assert [(group.target, group.count) for group in found.groups] == [
         ("orders-db", 1830),
         ("Vault", 180),
-        ("Vault", 30),
+        ("Expiry", 30),
     ]
     pages = [listed(Asked(page=page), found.now) for page in (1, 41, 42)]
     assert [(len(page.rows), page.has_next) for page in pages] == [
