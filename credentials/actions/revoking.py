@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.db.models import F, Q
+from psycopg.errors import DiskFull
 
 from accessrequests.states import EndReason
 from accounts.models import User
@@ -128,13 +129,32 @@ def revoke_due() -> int:
     What fails for one kind, Vault or target doesn't keep those of another waiting: see
     credentials/breaker.py for how little is asked of what is down.
     """
-    claimed = _claim()
+    try:
+        claimed = _claim()
+    except OperationalError as error:
+        if isinstance(error.__cause__, DiskFull):
+            _revoke_unrecorded()
+        raise
     if claimed:
         reached("revoke:claimed")
     by_kind: dict[str, list[Credential]] = {}
     for credential in claimed:
         by_kind.setdefault(credential.kind, []).append(credential)
     return sum(_take_back(kind_of(slug), rows) for slug, rows in by_kind.items())
+
+
+def _revoke_unrecorded() -> None:
+    """What is due, where the database can't write that it was done: once it can, it's claimed,
+    revoked again and proven."""
+    due = Credential.objects.filter(
+        state=CredentialState.REVOKING, next_attempt_at__lte=clock.now()
+    ).select_related("grant")
+    by_kind: dict[str, list[Credential]] = {}
+    for row in due.order_by("next_attempt_at")[:BATCH]:
+        if row.is_known:
+            by_kind.setdefault(row.kind, []).append(row)
+    for slug, rows in by_kind.items():
+        _revoke(kind_of(slug), rows, {})
 
 
 def _take_back(kind: Kind, rows: list[Credential]) -> int:

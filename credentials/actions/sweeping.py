@@ -15,10 +15,11 @@ def sweep() -> int:
 
     The queue is the rows themselves: what a lost message, a flushed Redis or a dead worker left
     behind is found by the next sweep. Batches of ends and of revocations take turns, so that of
-    thousands that end together the first are gone before the last has ended.
+    thousands that end together the first are gone before the last has ended. Revocations begin:
+    they go on where a full disk lets nothing be written.
     """
     began, count, done = time.monotonic(), 0, 1
     while done and time.monotonic() - began < LONGEST:
-        done = end_due_grants() + doubt_old_mints() + revoke_due()
+        done = revoke_due() + end_due_grants() + doubt_old_mints()
         count += done
     return count + chase()
