@@ -123,6 +123,20 @@ def settled(grants: Iterable[Grant]) -> bool:
     )
 
 
+def settle(grants: Iterable[Grant], most: float) -> float:
+    """The seconds until all of these are settled."""
+    grants = list(grants)
+    try:
+        return until(lambda: settled(grants), most)
+    except AssertionError as error:
+        rows = (
+            Credential.objects.filter(grant__in=grants)
+            .exclude(state__in=[CredentialState.ACTIVE, CredentialState.REVOKED])
+            .values_list("kind", "state", "attempts", "last_error")
+        )
+        raise AssertionError(f"{error}: {len(rows)} aren't, such as {list(rows[:5])}") from error
+
+
 def unwanted(servers: Servers, grants: Iterable[Grant]) -> set[Thing]:
     """What is alive under these grants and shouldn't be: its credential isn't on record as live,
     or its grant has ended."""
