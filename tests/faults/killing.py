@@ -13,12 +13,16 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
+import psycopg
+from ulid import ULID
 
 from accessrequests.models import Grant
 from credentials.models import Credential
@@ -31,8 +35,9 @@ from tests.servers import Servers
 class Act:
     """Runs actions in processes of their own and keeps what Vault told them."""
 
-    def __init__(self, servers: Servers, folder: Path) -> None:
-        self._servers = servers
+    def __init__(self, servers: Servers, folder: Path, database: str = "") -> None:
+        """`database` is host:port/name of what logins are for."""
+        self._servers, self._database = servers, database
         self._loot = folder / f"loot-{uuid.uuid4()}"
 
     def dies_at(
@@ -68,14 +73,21 @@ class Act:
         )
 
     def loot(self) -> list[str]:
-        """Every token that Vault gave these processes."""
+        """Every token that Vault gave these processes, and every login to a database as a URL."""
         if not self._loot.exists():
             return []
         said = [json.loads(line)["said"] for line in self._loot.read_text().splitlines()]
-        return [
-            answer["auth"]["client_token"]
+        tokens = [answer["auth"]["client_token"] for answer in said if answer.get("auth")]
+        logins = [
+            (data["username"], data["password"])
             for answer in said
-            if (answer.get("auth") or {}).get("client_token")
+            if "lease_id" in answer
+            and {"username", "password"} <= set(data := answer["data"] or {})
+        ]
+        # The worker's monitor logs in by a name of another kind.
+        ours = [each for each in logins if each[0].startswith("kt-")]
+        return tokens + [
+            f"postgresql://{user}:{quote(word)}@{self._database}" for user, word in ours
         ]
 
 
@@ -112,6 +124,14 @@ def _tokens(servers: Servers) -> Iterator[Thing]:
         credential = ((data or {}).get("meta") or {}).get("credential")
         if credential:
             yield Thing("token", accessor, credential)
+
+
+def named(name: str) -> str:
+    """The id of the credential that this name begins with; empty if it's none."""
+    try:
+        return str(ULID.from_str(name[3:29].upper()).to_uuid())
+    except ValueError:
+        return ""
 
 
 def settled(grants: Iterable[Grant]) -> bool:
@@ -173,7 +193,7 @@ def wrong(
     """
     rows = _credentials(grants)
     found = []
-    alive: dict[uuid.UUID, int] = {}
+    alive: Counter[tuple[uuid.UUID, str]] = Counter()
     now = standing(servers)
     known = set(map(str, Credential.objects.values_list("pk", flat=True)))
     if before is not None:
@@ -183,10 +203,10 @@ def wrong(
         row = rows.get(thing.credential)
         if row is None:
             continue
-        alive[row.grant_id] = alive.get(row.grant_id, 0) + (thing.what == "token")
+        alive[row.grant_id, thing.what] += 1
         if row.state != CredentialState.ACTIVE or row.grant.ended_at is not None:
             found.append(f"{thing} is alive, and on record as {row.state}")
-    found += [f"{count} are alive under {pk}" for pk, count in alive.items() if count > 1]
+    found += [f"{count} are alive under {of}" for of, count in alive.items() if count > 1]
     for row in rows.values():
         if row.state == CredentialState.REVOKED:
             if not row.proof:
@@ -194,12 +214,24 @@ def wrong(
         elif row.grant.ended_at is not None or row.state != CredentialState.ACTIVE:
             found.append(f"{row} is still {row.state}: {row.last_error}")
     for secret in loot:
-        held = ask(servers, "lookup", {"token": secret})
-        row = rows.get(((held or {}).get("meta") or {}).get("credential", ""))
-        opens = gateway is not None and _opens(gateway, rows.values(), secret)
-        if (held or opens) and (row is None or row.state != CredentialState.ACTIVE):
-            found.append(f"a secret that was seen opens something ({held and held['meta']})")
+        if secret.startswith("postgresql://"):
+            opens, credential = _logs_in(secret), named(secret[len("postgresql://") :])
+        else:
+            held = ask(servers, "lookup", {"token": secret})
+            opens = bool(held) or (gateway is not None and _opens(gateway, rows.values(), secret))
+            credential = ((held or {}).get("meta") or {}).get("credential", "")
+        row = rows.get(credential)
+        if opens and (row is None or row.state != CredentialState.ACTIVE):
+            found.append(f"a secret of {row or 'nobody'} opens something")
     return found
+
+
+def _logs_in(url: str) -> bool:
+    try:
+        psycopg.connect(url, connect_timeout=5).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def _opens(gateway: RunningGateway, rows: Iterable[Credential], secret: str) -> bool:

@@ -2,7 +2,6 @@
 
 import itertools
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -14,10 +13,11 @@ from accessrequests.states import EndReason
 from credentials.actions import check_out, end_grant
 from credentials.failpoints import Failpoint
 from credentials.models import Credential
-from endpoints.models import AccessProfile
 from tests.conftest import RunningGateway, running_worker
+from tests.credentials.targets import DATABASE, Target
 from tests.faults import report
 from tests.faults.killing import Act, Thing, settled, standing, unwanted, wrong
+from tests.faults.kinds import Tried
 from tests.servers import Servers
 from tests.world import World
 
@@ -25,9 +25,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("committed")]
 
 BOUND = 60  # seconds from a kill until nothing is alive that shouldn't be
 ON_RECORD = 120  # a mint that never was is known to be none once it could no longer land
-KINDS: dict[str, Callable[[World], AccessProfile]] = {
-    "gateway_token": lambda world: world.profile(with_key=True),
-}
 FAILPOINTS = get_args(Failpoint)
 MINT = [name for name in FAILPOINTS if name.startswith("mint:")]
 REVOKE = [name for name in FAILPOINTS if name.startswith("revoke:")]
@@ -97,14 +94,19 @@ def keep(name: str, title: str, text: str, scenarios: list[Scenario]) -> None:
 
 
 def test_a_mint_killed_at_each_failpoint(
-    servers: Servers, world: World, tmp_path: Path, gateway: RunningGateway
+    servers: Servers,
+    world: World,
+    tmp_path: Path,
+    gateway: RunningGateway,
+    tried: dict[str, Tried],
+    target: Target,
 ) -> None:
     before = standing(servers)
-    act = Act(servers, tmp_path)
+    act = Act(servers, tmp_path, f"{target.address}/{DATABASE}")
     scenarios = []
     with running_worker(servers):
-        for failpoint, kind, ends in itertools.product(MINT, KINDS, (False, True)):
-            grant = world.grant(profile=KINDS[kind](world))
+        for failpoint, kind, ends in itertools.product(MINT, tried, (False, True)):
+            grant = world.grant(profile=tried[kind].profile(world))
             options = ["wrap"] if failpoint == "mint:wrapped" else []
             since = act.may_die_at(failpoint, "check_out", grant.pk, *options)
             if since is None:
@@ -130,20 +132,26 @@ def test_a_mint_killed_at_each_failpoint(
 
 
 def test_a_revocation_killed_at_each_failpoint(
-    servers: Servers, world: World, tmp_path: Path, gateway: RunningGateway
+    servers: Servers,
+    world: World,
+    tmp_path: Path,
+    gateway: RunningGateway,
+    tried: dict[str, Tried],
+    target: Target,
 ) -> None:
     before = standing(servers)
-    act = Act(servers, tmp_path)
+    act = Act(servers, tmp_path, f"{target.address}/{DATABASE}")
     scenarios = []
     for failpoint in REVOKE:
         batch = []
-        for kind in KINDS:
-            grant = world.grant(profile=KINDS[kind](world))
+        for kind in tried:
+            grant = world.grant(profile=tried[kind].profile(world))
             secrets = []
             if failpoint == "revoke:found":
                 act.dies_at("mint:made", "check_out", grant.pk)
             else:
-                secrets = [check_out(by=grant.holder, grant_id=grant.pk).secret]
+                parts = check_out(by=grant.holder, grant_id=grant.pk).parts
+                secrets = [] if "private_key" in parts else [parts.get("url", parts["secret"])]
             if failpoint == "revoke:intended":
                 act.dies_at(failpoint, "end_grant", grant.pk)
             else:

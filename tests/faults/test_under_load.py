@@ -28,10 +28,10 @@ from credentials.actions import check_out, end_grant
 from credentials.actions.reconciling import reconcile
 from credentials.models import Credential
 from credentials.states import CredentialState
-from endpoints.models import AccessProfile
 from tests.conftest import process_environment, running_worker
 from tests.faults import report
 from tests.faults.killing import settle, standing, until, wrong
+from tests.faults.kinds import Tried
 from tests.servers import Servers
 from tests.world import World
 
@@ -80,14 +80,10 @@ def kill_and_restart(server: Keeper, times: int) -> None:
 
 
 @pytest.fixture
-def grants(world: World, profiles: list[AccessProfile]) -> list[Grant]:
-    """Four of each kind."""
-    return [world.grant(profile=profile) for profile in profiles for _ in range(4)]
-
-
-@pytest.fixture
-def profiles(world: World) -> list[AccessProfile]:
-    return [world.profile()]
+def grants(world: World, tried: dict[str, Tried]) -> list[Grant]:
+    """Three of each kind."""
+    profiles = [kind.profile(world) for kind in tried.values()]
+    return [world.grant(profile=profile) for profile in profiles for _ in range(3)]
 
 
 @pytest.mark.parametrize(("name", "times"), [("openbao", 20), ("postgres", 5)])
