@@ -235,7 +235,7 @@ def _logs_in(url: str) -> bool:
 
 
 def _opens(gateway: RunningGateway, rows: Iterable[Credential], secret: str) -> bool:
-    slugs = {row.grant.request.profile.endpoint.slug for row in rows}
+    slugs = {row.grant.request.profile.endpoint.slug for row in rows if row.kind == "gateway_token"}
     return any(
         httpx.get(
             f"{gateway.base(slug)}/models", headers={"Authorization": f"Bearer {secret}"}
