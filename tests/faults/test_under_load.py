@@ -32,6 +32,7 @@ from tests.conftest import process_environment, running_worker
 from tests.faults import report
 from tests.faults.killing import settle, standing, until, wrong
 from tests.faults.kinds import Tried
+from tests.invariants.target import token_of
 from tests.servers import Servers
 from tests.world import World
 
@@ -250,13 +251,14 @@ def small_disk(servers: Servers, folder: Path) -> Iterator[Callable[[], None]]:
         subprocess.run(["/bin/umount", folder], check=True)
 
 
-def test_a_full_disk_lets_nothing_out_and_what_is_out_ends(
-    servers: Servers, world: World, tmp_path: Path
+def test_a_full_disk_lets_nothing_out_and_what_is_to_end_ends(
+    servers: Servers, world: World, sweep: Callable[[], int], tmp_path: Path
 ) -> None:
     before = standing(servers)
-    grants = many(world, 60)
-    ending, rest = grants[0], grants[1:]
-    out = check_out(by=ending.holder, grant_id=ending.pk)
+    grants = many(world, 62)
+    ending, later, *rest = grants
+    secrets = [check_out(by=each.holder, grant_id=each.pk).secret for each in (ending, later)]
+    end_grant(grant_id=ending.pk, by=None, reason=EndReason.REVOKED)
     with small_disk(servers, tmp_path / "disk") as fill:
         fill()
         refused = 0
@@ -266,20 +268,25 @@ def test_a_full_disk_lets_nothing_out_and_what_is_out_ends(
             except DatabaseError:
                 refused += 1
         assert refused > 30, "what a page had room for aside, nothing is checked out"
+        with pytest.raises(DatabaseError):
+            sweep()
+        assert token_of(servers, secrets[0]) is None, "revoked, though it couldn't be recorded"
+        row = Credential.objects.get(grant=ending)
+        assert (row.state, row.attempts) == (CredentialState.REVOKING, 0), "not even claimed"
         with psycopg.connect(
             servers.superuser_url(connection.settings_dict["NAME"]), autocommit=True
         ) as database:
             database.execute("DROP TABLE ballast")
         began = time.monotonic()
-        end_grant(grant_id=ending.pk, by=None, reason=EndReason.REVOKED)
+        end_grant(grant_id=later.pk, by=None, reason=EndReason.REVOKED)
         with running_worker(servers):
             settle(grants, 150)
         took = time.monotonic() - began
-        assert wrong(servers, grants, [out.secret], before=before) == []
-        assert Credential.objects.get(pk=out.credential.pk).state == CredentialState.REVOKED
+        assert wrong(servers, grants, secrets, before=before) == []
         connection.close()
     report.add(
         "disk full at the database",
-        f"{refused} of {len(rest)} check-outs refused, none leaked; ends as soon as there is room",
+        f"{refused} of {len(rest)} check-outs refused, none leaked; what was to end was revoked, "
+        "and recorded once there was room",
         took,
     )
