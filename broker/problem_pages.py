@@ -40,6 +40,8 @@ WHAT_TO_DO = {
     "when it held and why it ended. If you still need access, file a new request.",
     "authority-lost": "Read `detail`: it names what has changed since the approval. File a new "
     "request, which is judged by what holds now.",
+    "wrap-taken": "If neither you nor anything of yours has read it, somebody else has: check out "
+    "again, which stops that credential.",
     "checkout-in-progress": "Wait a second and try again. If another program shares this grant, "
     "let one of them check out: each check-out revokes the one before.",
     "too-large": "Send less: the answer says how many bytes a body may have, where that is known.",

@@ -22,6 +22,7 @@ from credentials.models import Credential
 from credentials.states import CredentialState
 from tests.canary import scan
 from tests.conftest import free_port, process_environment, wait_for
+from tests.credentials.test_client_certificate import operate
 from tests.servers import Servers
 from tests.upstream import Upstream
 from tests.world import PASSWORD, UPSTREAM_KEY, World, unique
@@ -171,6 +172,7 @@ def play(told: Story, world: World, servers: Servers, stack: ExitStack) -> None:
             assert secret is not None, shown.text
             told.secrets["third"] = secret[0]
             open_in_browser(told, world, own, urls, requester)
+        hand_over(told, world, api, servers, requester)
         use(told, f"{urls['gateway']}/e/{profile.endpoint.slug}/v1")
         ask_about(told, api, f"{urls['gateway']}/authz/{profile.endpoint.slug}")
         # A token in a path or a query is what access logs are afraid of.
@@ -214,6 +216,39 @@ def open_in_browser(
     cookie = {"Cookie": f"keyturn-gateway={told.secrets['session']}"}
     answer = httpx.get(f"{base}/admin/", headers=cookie)
     assert answer.status_code == 200, answer.text
+
+
+def hand_over(
+    told: Story, world: World, api: httpx.Client, servers: Servers, requester: User
+) -> None:
+    """What isn't a gateway token, and what is wrapped; and the end of it all."""
+    operate(servers, "claims-tools")
+    told.secrets["static key"] = f"sk-static-canary-{unique()}"
+    settings = {"client_certificate": {"role": "claims-tools"}, "static_secret": {}}
+    for kind, kind_settings in settings.items():
+        endpoint = world.endpoint(with_key=False, dialects=["direct"])
+        profile = world.profile(
+            endpoint=endpoint,
+            models=None,
+            scope={"operations": ["CONNECT /"]},
+            credential_kind=kind,
+            kind_settings=kind_settings,
+        )
+        body = {"data": {"key": told.secrets["static key"]}, "options": {"cas": 0}}
+        servers.vault("POST", f"kv/data/handed-out/{endpoint.slug}", body)
+        join_group(by=None, user=requester, group=profile.requesters)
+        grant = world.grant(profile=profile, requester=requester)
+        out = api.post(f"/grants/{grant.pk}/credentials/", json={"wrap": True}).json()
+        path = f"/credentials/{out['credential']['id']}/unwrap/"
+        answers = [api.post(path, json={"token": out["secret"]}) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [200, 410]
+        told.secrets[f"wrapping token of {kind}"] = out["secret"]
+        parts = answers[0].json()["parts"]
+        if kind == "static_secret":
+            assert parts == {"secret": told.secrets["static key"]}
+        else:
+            told.secrets["private key"] = parts["private_key"].splitlines()[2]
+        assert api.post(f"/grants/{grant.pk}/end/").status_code == 200
 
 
 def sign_in_at(client: httpx.Client, url: str, email: str, password: str) -> int:
