@@ -36,6 +36,7 @@ class Event(TextChoices):
     ROTATION_DUE = "rotation:due", "made due the rotation"
     ROTATION_CREATED = "rotation:created", "created the new secret for the rotation"
     ROTATION_PUBLISHED = "rotation:published", "published the new secret for the rotation"
+    ROTATION_CONFIRMED = "rotation:confirmed", "said to be deleted the old secret of the rotation"
     ROTATION_RETIRED = "rotation:retired", "retired the old secret for the rotation"
     ROTATION_STUCK = "rotation:stuck", "could not go on yet with the rotation"
     STOP_DECLARED = "emergency_stop:declared", "declared an"

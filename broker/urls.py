@@ -16,6 +16,7 @@ from broker.problem_pages import problem, problems
 from broker.reference import api_reference
 from credentials.api import CredentialViewSet, GrantViewSet, IntrospectionView, RevocationView
 from credentials.publishing import jwks, openid_configuration
+from credentials.rotation_api import ReportLeakView, RotateView, RotationsView
 from endpoints.api import EndpointViewSet, ProfileViewSet
 from gateway.api import CallsView, LiveViewSet, PricesView, StopViewSet, UsageView
 from notifications.api import NotificationSettingsView, NotificationViewSet
@@ -46,6 +47,13 @@ api = [
     path("grants/<uuid:pk>/calls/", CallsView.as_view(), name="api-grant-calls"),
     path("grants/<uuid:pk>/usage/", UsageView.as_view(), name="api-grant-usage"),
     path("endpoints/<slug:slug>/prices/", PricesView.as_view(), name="api-endpoint-prices"),
+    path("endpoints/<uuid:pk>/rotations/", RotationsView.as_view(), name="api-endpoint-rotations"),
+    path("endpoints/<uuid:pk>/rotate/", RotateView.as_view(), name="api-endpoint-rotate"),
+    path(
+        "endpoints/<uuid:pk>/report-leak/",
+        ReportLeakView.as_view(),
+        name="api-endpoint-report-leak",
+    ),
     path("reviews/", ReviewsView.as_view(), name="api-reviews"),
     path("schema/", SpectacularAPIView.as_view(), name="api-schema"),
     path("docs/", api_reference, name="api-docs"),

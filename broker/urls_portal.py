@@ -6,6 +6,7 @@ from accessrequests import views as accessrequests
 from accounts import views as accounts
 from accounts import views_factors as factors
 from audit import views as audit
+from credentials import rotation_views as rotation
 from credentials import views as credentials
 from credentials import views_operations as operations
 from endpoints import views as endpoints
@@ -32,6 +33,17 @@ urlpatterns = [
     path("endpoints/<slug:slug>/", accessrequests.endpoint, name="endpoint"),
     path("endpoints/<slug:slug>/prices/", endpoints.price_set, name="price-set"),
     path("endpoints/<slug:slug>/upstreams/", gateway.upstreams, name="upstreams"),
+    path("endpoints/<slug:slug>/key/", rotation.upstream_key, name="upstream-key"),
+    path(
+        "endpoints/<slug:slug>/key/rotate/",
+        rotation.upstream_key_rotate,
+        name="upstream-key-rotate",
+    ),
+    path(
+        "endpoints/<slug:slug>/key/store/", rotation.upstream_key_store, name="upstream-key-store"
+    ),
+    path("endpoints/<slug:slug>/key/leak/", rotation.upstream_key_leak, name="upstream-key-leak"),
+    path("rotations/<uuid:pk>/confirm/", rotation.rotation_confirm, name="rotation-confirm"),
     path("settings/absence/", accessrequests.absences, name="absences"),
     path("settings/absence/<uuid:pk>/drop/", accessrequests.absence_drop, name="absence-drop"),
     path("request/", accessrequests.request_together, name="request-together"),

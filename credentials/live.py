@@ -21,7 +21,8 @@ from django.db.models.functions import Cast, Coalesce
 
 from accessrequests.models import GrantRaise
 from audit.clock import ClockTimestamp
-from credentials.models import Credential
+from credentials import vault
+from credentials.models import Credential, UpstreamSecret, Use
 from credentials.states import CredentialState
 from endpoints.models import EmergencyStop
 from endpoints.scope import Scope
@@ -79,6 +80,23 @@ class Live:
             aliases=json.loads(aliases),
             scope=Scope.parse(json.loads(scope)),
         )
+
+
+def usable_key(endpoint: str) -> vault.Kept | None:
+    """The upstream key that gateways use for the endpoint of this slug, None if it has none.
+
+    Not simply the newest: that may be one that a rotation is still trying. Raises VaultError.
+    """
+    path = vault.upstream_path(endpoint)
+    found = None
+    for _ in range(2):
+        version = UpstreamSecret.objects.filter(endpoint__slug=endpoint, use=Use.UPSTREAM)
+        number = version.values_list("version", flat=True).first() or 0
+        found = vault.kept(path, version=number)
+        if found is not None or not number:
+            break
+        # It was replaced and destroyed between the two questions.
+    return found
 
 
 def holding(credentials: Iterable[uuid.UUID]) -> dict[uuid.UUID, Holds]:

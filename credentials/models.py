@@ -11,7 +11,18 @@ from accounts.models import User
 from audit.clock import ClockTimestamp
 from audit.ids import new_id
 from audit.keeping import refuse_truncate
+from credentials.rotation_models import Rotation, UpstreamSecret, Use
 from credentials.states import CREDENTIAL_MOVES, CredentialState, RevokeReason
+
+__all__ = [
+    "STUCK_AFTER",
+    "Credential",
+    "Credentials",
+    "Reconciliation",
+    "Rotation",
+    "UpstreamSecret",
+    "Use",
+]
 
 STUCK_AFTER = dt.timedelta(seconds=60)
 

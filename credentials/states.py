@@ -1,6 +1,7 @@
-"""States of credentials, and the only moves between them.
+"""States of credentials and rotations, and the only moves between them.
 
-There is no failed state: until the target itself says that a credential is gone, it's `revoking`.
+There is no failed state: until the target itself says that a credential is gone, it's `revoking`,
+and until an endpoint refuses the old secret, its rotation isn't over.
 """
 
 from django.db import models
@@ -34,4 +35,35 @@ CREDENTIAL_MOVES = (
         "its grant ended, or it was checked out again",
     ),
     Move("revoking", "revoked", ("keyturn",), "the target itself says that it's gone"),
+)
+
+
+class RotationState(models.TextChoices):
+    DUE = "due", "Due"
+    CREATED = "created", "New one made"
+    PUBLISHED = "published", "New one in use"
+    RETIRED = "retired", "Done"
+
+
+class RotationReason(models.TextChoices):
+    EXPOSURE = "exposure", "a grant handed it out"
+    AGE = "age", "it is older than it may be"
+    REQUEST = "request", "somebody asked for it"
+    LEAK = "leak", "it was reported as leaked"
+
+
+ROTATION_MOVES = (
+    Move(
+        "due",
+        "created",
+        ("keyturn", "owner", "administrator"),
+        "the new secret is in Vault: the provider made it, or a person stored it",
+    ),
+    Move("created", "published", ("keyturn",), "the endpoint took the new secret"),
+    Move(
+        "published",
+        "retired",
+        ("keyturn",),
+        "no gateway uses the old secret any more, and the endpoint refuses it",
+    ),
 )

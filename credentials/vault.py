@@ -457,51 +457,112 @@ def ping() -> None:
         client.adapter.get("/v1/auth/token/lookup-self")
 
 
-def upstream_version(endpoint: str) -> int:
-    """The version of an endpoint's stored upstream key, 0 if there is none."""
-    with _calling("look at an upstream key") as client:
+@dataclass(frozen=True)
+class Kept:
+    """One version of a secret in KV. `about` is what was written beside it, and isn't secret."""
+
+    secret: str = field(repr=False)
+    version: int
+    about: dict[str, Any]
+
+
+def kept(path: str, *, version: int = 0) -> Kept | None:
+    """The secret at `path` in KV, at this version or the newest; None where there is none.
+
+    A version that was destroyed is none.
+    """
+    query = f"?version={version}" if version else ""
+    with _calling("read a secret") as client:
         try:
-            meta = client.adapter.get(f"/v1/{KV_MOUNT}/metadata/upstream/{endpoint}")
+            answer = client.adapter.get(f"/v1/{KV_MOUNT}/data/{path}{query}")
+        except hvac.exceptions.InvalidPath:
+            return None
+    data = dict(answer["data"]["data"])
+    return Kept(str(data.pop("key")), answer["data"]["metadata"]["version"], data)
+
+
+def keep(path: str, secret: str, *, replaces: int, about: dict[str, Any] | None = None) -> int:
+    """Write a secret to KV over this version; its new one.
+
+    Check-and-set: of two writers at once one raises VaultInvalid, none is lost. What stood there
+    before stays readable at its own version until it's destroyed.
+    """
+    with _calling("store a secret") as client:
+        answer = client.adapter.post(
+            f"/v1/{KV_MOUNT}/data/{path}",
+            json={"data": {**(about or {}), "key": secret}, "options": {"cas": replaces}},
+        )
+    stored: int = answer["data"]["version"]
+    return stored
+
+
+def newest(path: str) -> int:
+    """The newest version of the secret at `path` in KV, 0 if there is none."""
+    with _calling("look at a secret's versions") as client:
+        try:
+            meta = client.adapter.get(f"/v1/{KV_MOUNT}/metadata/{path}")
         except hvac.exceptions.InvalidPath:
             return 0
     version: int = meta["data"]["current_version"]
     return version
 
 
-def store_upstream_key(endpoint: str, key: str) -> int:
-    """Write an endpoint's upstream key; its new version.
+def destroy(path: str, versions: list[int]) -> None:
+    """Destroy these versions of a secret in KV; those that are gone already stay so."""
+    with _calling("destroy a secret") as client:
+        client.adapter.post(f"/v1/{KV_MOUNT}/destroy/{path}", json={"versions": versions})
 
-    Check-and-set: of two writers at once one raises VaultInvalid, none is lost.
-    """
-    version = upstream_version(endpoint)
-    with _calling("store an upstream key") as client:
-        answer = client.adapter.post(
-            f"/v1/{KV_MOUNT}/data/upstream/{endpoint}",
-            json={"data": {"key": key}, "options": {"cas": version}},
+
+def remark(path: str, about: dict[str, str]) -> None:
+    """Set custom metadata of the secret at `path` in KV, for whoever looks at it in Vault."""
+    with _calling("describe a secret") as client:
+        client.adapter.request(
+            "patch",
+            f"/v1/{KV_MOUNT}/metadata/{path}",
+            json={"custom_metadata": about},
+            headers={"Content-Type": "application/merge-patch+json"},
         )
-    stored: int = answer["data"]["version"]
-    return stored
 
 
-def upstream_key(endpoint: str) -> str | None:
-    """An endpoint's upstream key, None if it has none. For the gateway's AppRole alone."""
-    with _calling("read an upstream key") as client:
-        try:
-            answer = client.adapter.get(f"/v1/{KV_MOUNT}/data/upstream/{endpoint}")
-        except hvac.exceptions.InvalidPath:
-            return None
-    key: str = answer["data"]["data"]["key"]
-    return key
+def upstream_path(endpoint: str) -> str:
+    """Where the key is that gateways use for an endpoint."""
+    return f"upstream/{endpoint}"
 
 
-def handed_out_key(endpoint: str) -> tuple[str, int] | None:
+def upstream_version(endpoint: str) -> int:
+    """The newest version of an endpoint's stored upstream key, 0 if there is none."""
+    return newest(upstream_path(endpoint))
+
+
+def store_upstream_key(endpoint: str, key: str) -> int:
+    """Write an endpoint's upstream key; its new version. Raises VaultInvalid where somebody else
+    wrote one meanwhile."""
+    path = upstream_path(endpoint)
+    return keep(path, key, replaces=newest(path))
+
+
+def upstream_key(endpoint: str, *, version: int = 0) -> str | None:
+    """An endpoint's upstream key, None if it has none."""
+    found = kept(upstream_path(endpoint), version=version)
+    return found.secret if found is not None else None
+
+
+def store_rotator_key(endpoint: str, key: str) -> int:
+    """Write what lets an endpoint's rotator manage keys at its provider; its new version."""
+    path = f"rotators/{endpoint}"
+    return keep(path, key, replaces=newest(path))
+
+
+def rotator_key(endpoint: str) -> str:
+    """What lets an endpoint's rotator manage keys, empty if nothing is stored. For the worker."""
+    found = kept(f"rotators/{endpoint}")
+    return found.secret if found is not None else ""
+
+
+def handed_out_key(endpoint: str, *, version: int = 0) -> tuple[str, int] | None:
     """The static key that an endpoint's grants hand out, and its version; None if it has none."""
-    with _calling("read a static key") as client:
-        try:
-            answer = client.adapter.get(f"/v1/{KV_MOUNT}/data/handed-out/{endpoint}")
-        except hvac.exceptions.InvalidPath:
-            return None
-    return answer["data"]["data"]["key"], answer["data"]["metadata"]["version"]
+    found = kept(f"handed-out/{endpoint}", version=version)
+    return (found.secret, found.version) if found is not None else None
 
 
 def destroyed(path: str) -> set[int]:

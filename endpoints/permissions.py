@@ -44,3 +44,9 @@ def check_price(user: User, endpoint: Endpoint) -> None:
     """Raise Forbidden unless this person may say what models cost on this endpoint."""
     if not can_stop(user, endpoint):
         raise Forbidden("Only its owner and administrators set prices on an endpoint.")
+
+
+def check_rotate(user: User, endpoint: Endpoint) -> None:
+    """Raise Forbidden unless this person answers for the keys of this endpoint."""
+    if not can_stop(user, endpoint):
+        raise Forbidden("Only its owner and administrators rotate and store an endpoint’s keys.")

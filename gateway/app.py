@@ -28,7 +28,7 @@ class Gateway:
         self.recorder = Recorder()
         self.upstreams = Upstreams()
         self.registry = Registry(self._ask)
-        self.books = Books(self._ask_books, self.recorder, self.upstreams)
+        self.books = Books(self._ask_books, self.recorder, self.upstreams, self.registry.keys)
         self._traces: Traces | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

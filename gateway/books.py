@@ -15,6 +15,7 @@ from credentials.live import Live
 from endpoints.models import ModelPrice
 from gateway.asking import Ask, Unreachable
 from gateway.dialects import Plan, Refused
+from gateway.keys import Keys
 from gateway.meter import Allowance, Forgotten, Lease, Limits, Return, Wanted, lease
 from gateway.recording import Record, Recorder, write
 from gateway.upstreams import Upstream, Upstreams
@@ -32,13 +33,14 @@ BEHIND = 30.0  # seconds without writing after which calls are refused
 class Books:
     """One per process; for one event loop."""
 
-    def __init__(self, ask: Ask, recorder: Recorder, upstreams: Upstreams) -> None:
+    def __init__(self, ask: Ask, recorder: Recorder, upstreams: Upstreams, keys: Keys) -> None:
         self.process = new_id()
         self.alive = 1
         self.open_calls = 0
         self._ask = ask
         self._recorder = recorder
         self._upstreams = upstreams
+        self._keys = keys
         self._number = 0
         self._is_registered = False
         self._batch: tuple[list[Record], list[Return]] | None = None
@@ -175,7 +177,12 @@ class Books:
                 del self._allowances[grant]
         try:
             self.alive = await self._ask(
-                write, self.process, self._number, self.open_calls, *self._batch
+                write,
+                self.process,
+                self._number,
+                self.open_calls,
+                self._keys.versions(),
+                *self._batch,
             )
         except Forgotten:
             self._forfeit()
@@ -218,8 +225,10 @@ class Books:
 def _register(process: uuid.UUID) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO gateway_process (id, host, started_at, beat_at, open_calls, written)"
-            " VALUES (%s, %s, clock_timestamp(), clock_timestamp(), 0, 0) ON CONFLICT DO NOTHING",
+            "INSERT INTO gateway_process"
+            " (id, host, started_at, beat_at, open_calls, written, keys)"
+            " VALUES (%s, %s, clock_timestamp(), clock_timestamp(), 0, 0, '{}')"
+            " ON CONFLICT DO NOTHING",
             [process, socket.gethostname()[:100]],
         )
 

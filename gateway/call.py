@@ -56,6 +56,7 @@ logger = logging.getLogger(__name__)
 
 # Of the upstream's headers, those that clients need. The rest could name its accounts.
 PASSED_BACK = ("content-type", "retry-after", "retry-after-ms", "x-should-retry")
+REFUSED_KEY = {401, 403}
 MOST_ANSWER = 100_000_000  # bytes of an answer that is read as a whole
 QUICK = 0.25  # seconds; a client that hangs up sooner than this is noticed this late
 ASKABLE = {"operation_not_granted", "model_not_granted", "tool_not_granted", "mcp_host_not_granted"}
@@ -160,10 +161,10 @@ class Call:
         plan = self.plan = target.operation.plan(parse_body(raw), raw, live.scope, live.aliases)
         self.record.model, self.record.streamed = plan.model, plan.streams
         self.record.tools_declared = plan.tools
-        key = await self.gateway.registry.upstream_key(live)
+        key = await self.take_key(entry)
         await self.reserve(entry, plan)
         self.watch_client()
-        await self._forward(entry, target.operation, plan, self._sent(entry, headers, key))
+        await self._forward(entry, target.operation, plan, key)
 
     async def enter(self, headers: Headers, endpoint: str) -> Entry:
         """Verify the credential and take a place among its open calls. Raises Refused."""
@@ -208,6 +209,20 @@ class Call:
         if reservation.output is not None:
             plan.cap_output(reservation.output)
 
+    async def take_key(self, entry: Entry) -> str:
+        """The upstream's key, in use by this call until its upstream answers. Raises Refused."""
+        return await self.gateway.registry.keys.take(entry.live, self)
+
+    async def newer_key(self, entry: Entry, key: str) -> str | None:
+        """The upstream refused this key unread, so that nothing was billed: the key that took its
+        place, with which the call may be made once more."""
+        return await self.gateway.registry.keys.refused(entry.live, key, self)
+
+    def let_go_of_key(self) -> None:
+        """The upstream has let this call in, or it's over."""
+        if self.entry is not None:
+            self.gateway.registry.keys.answered(self.entry.live, self)
+
     def _sent(self, entry: Entry, headers: Headers, key: str) -> dict[str, str]:
         sent = entry.upstream_headers(self.dialect, key)
         if self.dialect.name == "anthropic":
@@ -219,16 +234,19 @@ class Call:
                 sent["anthropic-beta"] = wanted
         return sent
 
-    async def _forward(
-        self, entry: Entry, operation: Operation, plan: Plan, headers: dict[str, str]
-    ) -> None:
+    async def _forward(self, entry: Entry, operation: Operation, plan: Plan, key: str) -> None:
         # Serialised anew: the upstream reads exactly what was checked.
         data = dumps(plan.body)
+        sent = self._sent(entry, self.headers, key)
+        request = self.gateway.upstreams.request
         self.was_sent = True
         try:
-            upstream = await self.gateway.upstreams.request(
-                entry.live, "POST", operation.path, headers, data
-            )
+            upstream = await request(entry.live, "POST", operation.path, sent, data)
+            if upstream.status in REFUSED_KEY and (newer := await self.newer_key(entry, key)):
+                upstream.release()
+                sent = self._sent(entry, self.headers, newer)
+                upstream = await request(entry.live, "POST", operation.path, sent, data)
+            self.let_go_of_key()
         except BrokeOff:
             raise
         except Refused:
@@ -236,8 +254,7 @@ class Call:
             raise
         async with upstream:
             self.answered = upstream.status
-            if upstream.status in {401, 403} or 300 <= upstream.status < 400:
-                self.gateway.registry.drop_key(entry.live.endpoint)
+            if upstream.status in REFUSED_KEY or 300 <= upstream.status < 400:
                 logger.error("%s answered %s to its key", entry.live.endpoint, upstream.status)
                 raise Refused(
                     502,
@@ -418,6 +435,7 @@ class Call:
         if self.entry is not None:
             if self._task is not None:
                 self.entry.calls.discard(self._task)
+            self.let_go_of_key()
             self._charge()
         self.gateway.recorder.add(record)
 

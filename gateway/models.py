@@ -23,6 +23,10 @@ class Process(models.Model):
     beat_at = models.DateTimeField(db_default=ClockTimestamp(), db_index=True)
     open_calls = models.PositiveIntegerField(default=0)
     written = models.BigIntegerField(default=0, help_text="number of its last batch")
+    keys = models.JSONField(
+        default=dict, help_text="by endpoint, the oldest version of its upstream key in use"
+    )
+    keys_at = models.DateTimeField(null=True, help_text="since when these are what it knew")
 
     class Meta:
         verbose_name = "gateway process"

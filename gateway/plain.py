@@ -121,19 +121,26 @@ async def serve(call: "Call", entry: "Entry", rest: bytes, headers: Headers) -> 
     if b"service-worker" in headers:
         # It would go on answering in this browser when the grant has ended.
         raise Refused(403, "no_service_worker", "Keyturn lets no service worker be installed.")
-    key = await gateway.registry.upstream_key(live)
+    key = await call.take_key(entry)
     await call.reserve(entry, Plan(body={}, model=""))
     upload = _upload(call, headers)
     if upload is None:
         call.watch_client()
+    where = call.record.method, target(path, call.scope["query_string"])
     try:
-        async with await gateway.upstreams.request(
-            live,
-            call.record.method,
-            target(path, call.scope["query_string"]),
-            sent_up(call, entry, headers, key),
-            upload,
-        ) as upstream:
+        upstream = await gateway.upstreams.request(
+            live, *where, sent_up(call, entry, headers, key), upload
+        )
+        # A body that was streamed up can't be sent once more.
+        if upstream.status == 401 and upload is None:
+            newer = await call.newer_key(entry, key)
+            if newer is not None:
+                upstream.release()
+                upstream = await gateway.upstreams.request(
+                    live, *where, sent_up(call, entry, headers, newer), None
+                )
+        call.let_go_of_key()
+        async with upstream:
             await _pass_back(call, entry, upstream)
     except (aiohttp.ClientError, TimeoutError, BrokeOff) as error:
         if upload is not None and upload.failed is not None:
@@ -229,7 +236,6 @@ async def _pass_back(call: "Call", entry: "Entry", upstream: aiohttp.ClientRespo
     live, record = entry.live, call.record
     call.answered = upstream.status
     if upstream.status == 401 and live.key_header != "none":
-        call.gateway.registry.drop_key(live.endpoint)
         logger.error("%s answered 401 to its key", live.endpoint)
         raise Refused(
             502,

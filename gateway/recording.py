@@ -4,10 +4,11 @@ Written in batches by a thread, so that no call waits for it. While PostgreSQL c
 they wait in memory; calls are refused soon after, so there are never many.
 """
 
+import json
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,19 +111,26 @@ ON CONFLICT (grant_id) DO UPDATE SET
 
 
 def write(
-    process: uuid.UUID, number: int, open_calls: int, records: list[Record], returns: list[Return]
+    process: uuid.UUID,
+    number: int,
+    open_calls: int,
+    keys: Mapping[str, int],
+    records: list[Record],
+    returns: list[Return],
 ) -> int:
     """Write these calls, charge their grants, take off what isn't held any more: all at once.
 
     `number` counts this process's writings: repeating one whose outcome is unknown changes
-    nothing. Returns how many gateways are alive. Raises Forgotten.
+    nothing. `keys` are the versions of upstream keys in use. Returns how many gateways are alive.
+    Raises Forgotten.
     """
     kept = [record for record in records if record.grant is not None]
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE gateway_process SET written = %s, open_calls = %s,"
-            " beat_at = clock_timestamp() WHERE id = %s AND written < %s",
-            [number, open_calls, process, number],
+            # `keys` were looked at after the beat before was written, hence `keys_at`.
+            "UPDATE gateway_process SET written = %s, open_calls = %s, keys = %s,"
+            " keys_at = beat_at, beat_at = clock_timestamp() WHERE id = %s AND written < %s",
+            [number, open_calls, json.dumps(keys), process, number],
         )
         if not cursor.rowcount:
             cursor.execute("SELECT written FROM gateway_process WHERE id = %s", [process])

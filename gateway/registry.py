@@ -24,9 +24,10 @@ from django.conf import settings
 from credentials import vault
 from credentials.kinds import gateway_token, jwt
 from credentials.live import Live, holding
-from credentials.push import CHANNEL
+from credentials.push import CHANNEL, KEYS
 from gateway.asking import Ask, Unreachable
 from gateway.dialects import Dialect, Refused
+from gateway.keys import Keys
 from gateway.meter import Limits
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,6 @@ T = TypeVar("T")
 POLL = 1.0  # seconds
 FORGET_UNKNOWN = 3.0  # seconds for which an unknown secret isn't asked about again
 FORGET_ENDED = 600.0  # seconds for which an ended grant is still told apart from an unknown key
-KEY_AGE = 30.0  # seconds for which an upstream's key is used without asking Vault again
 MOST = 100_000  # entries of either kind
 
 
@@ -100,12 +100,6 @@ class _Token:
     deadline: float
 
 
-@dataclass
-class _Key:
-    value: str
-    fetched: float
-
-
 class Registry:
     """All that this gateway process knows; others have their own."""
 
@@ -116,7 +110,7 @@ class Registry:
         self._tokens: OrderedDict[bytes, _Token] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[Any]] = {}
-        self._keys: dict[str, _Key] = {}
+        self.keys = Keys(ask)
         self._polled_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -304,6 +298,7 @@ class Registry:
                 async with asyncio.timeout(2 * POLL):
                     await self._poll()
                 self._polled_at = time.monotonic()
+                self.keys.look()
             except (Unreachable, TimeoutError) as error:
                 logger.warning("can't ask the database what ended: %r", error)
                 self._cut_stale()
@@ -363,10 +358,14 @@ class Registry:
             settings.REDIS_URL, socket_connect_timeout=1, health_check_interval=5
         )
         async with client, client.pubsub(ignore_subscribe_messages=True) as channel:
-            await channel.subscribe(CHANNEL)
+            await channel.subscribe(CHANNEL, KEYS)
             while True:
                 message = await channel.get_message(timeout=5)
-                if message is not None:
+                if message is None:
+                    continue
+                if message["channel"] == KEYS.encode():
+                    self.keys.heard(message["data"])
+                else:
                     self._heard(message["data"])
 
     def _heard(self, data: bytes) -> None:
@@ -379,40 +378,6 @@ class Registry:
             entry = self._by_credential.get(credential)
             if entry is not None:
                 entry.end()
-
-    async def upstream_key(self, live: Live) -> str:
-        """The endpoint's own key, from Vault, kept in memory only. Raises Refused."""
-        if live.key_header == "none":
-            return ""
-        endpoint = live.endpoint
-        known = self._keys.get(endpoint)
-        moment = time.monotonic()
-        if known is not None:
-            if moment - known.fetched < KEY_AGE:
-                return known.value
-            known.fetched = moment - KEY_AGE + 2  # one call asks; the others use it meanwhile
-        try:
-            value = await self._ask(vault.upstream_key, endpoint)
-        except Unreachable as error:
-            if known is not None:
-                return known.value
-            logger.warning("no upstream key for %s: %s", endpoint, error)
-            raise Refused(
-                503, "cannot_verify", "Keyturn can't reach its Vault at the moment.", retry=True
-            ) from error
-        if value is None:
-            raise Refused(
-                502,
-                "upstream_key_missing",
-                "No upstream key is stored for this endpoint. Its owner can store one with "
-                "`manage.py upstream_key`.",
-            )
-        self._keys[endpoint] = _Key(value, moment)
-        return value
-
-    def drop_key(self, endpoint: str) -> None:
-        """The upstream refused this key: read it anew for the next call."""
-        self._keys.pop(endpoint, None)
 
 
 def unknown() -> Refused:

@@ -11,7 +11,8 @@ from django.conf import settings
 from gateway import plain
 from gateway.call import Call, split
 from gateway.dialects import Plan, Refused
-from gateway.wire import HungUp, answer, headers_of
+from gateway.registry import Entry
+from gateway.wire import Headers, HungUp, answer, headers_of
 
 REASON = 123  # bytes, the most that a close frame has room for
 CODES = {413: 1009, 401: 1008, 403: 1008, 404: 1008, 429: 1013, 503: 1013}
@@ -35,14 +36,10 @@ class Socket(Call):
         entry = await self.enter(headers, endpoint)
         path = rest.decode()
         plain.check_held(entry, "WEBSOCKET", path)
-        key = await self.gateway.registry.upstream_key(entry.live)
+        key = await self.take_key(entry)
         await self.reserve(entry, Plan(body={}, model=""))
-        upstream = await self.gateway.upstreams.connect(
-            entry.live,
-            plain.target(path, query),
-            plain.sent_up(self, entry, headers, key),
-            self.scope["subprotocols"],
-        )
+        upstream = await self._connect(entry, plain.target(path, query), headers, key)
+        self.let_go_of_key()
         self._closed: tuple[int, str] = (1001, "")  # as the upstream is told
         try:
             accept = {"subprotocol": upstream.protocol, "headers": self.own_headers()}
@@ -55,6 +52,22 @@ class Socket(Call):
             closing = asyncio.create_task(upstream.close(code=code, message=_cut_off(reason)))
             _closing.add(closing)
             closing.add_done_callback(_closing.discard)
+
+    async def _connect(
+        self, entry: Entry, target: str, headers: Headers, key: str
+    ) -> aiohttp.ClientWebSocketResponse:
+        connect, protocols = self.gateway.upstreams.connect, self.scope["subprotocols"]
+        try:
+            sent = plain.sent_up(self, entry, headers, key)
+            return await connect(entry.live, target, sent, protocols)
+        except Refused as refused:
+            newer = None
+            if refused.code == "upstream_refused":
+                newer = await self.newer_key(entry, key)
+            if newer is None:
+                raise
+        sent = plain.sent_up(self, entry, headers, newer)
+        return await connect(entry.live, target, sent, protocols)
 
     async def _both_ways(self, upstream: aiohttp.ClientWebSocketResponse) -> None:
         tasks = [asyncio.create_task(self._up(upstream)), asyncio.create_task(self._down(upstream))]

@@ -5,7 +5,7 @@ from typing import Any
 
 from credentials import vault
 from credentials.kinds.base import Kind, Minted
-from credentials.models import Credential
+from credentials.models import Credential, UpstreamSecret, Use
 from endpoints.kinds import Revocation
 
 
@@ -27,8 +27,11 @@ class StaticSecret(Kind):
     def mint(self, credential: Credential, lifetime: int, minted: Minted) -> None:
         """Nothing is made: who reads it holds what others hold. Hence what a lost answer leaves
         behind is nothing either."""
-        slug = credential.grant.request.profile.endpoint.slug
-        kept = vault.handed_out_key(slug)
+        endpoint = credential.grant.request.profile.endpoint
+        slug = endpoint.slug
+        # Not simply the newest: that may be one that a rotation is still trying.
+        secret = UpstreamSecret.objects.filter(endpoint=endpoint, use=Use.HANDED_OUT).first()
+        kept = vault.handed_out_key(slug, version=secret.version if secret is not None else 0)
         if kept is None:
             raise vault.VaultInvalid(
                 f"read a static key: {slug} has none yet. Store one by "

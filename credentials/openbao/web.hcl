@@ -83,6 +83,15 @@ path "pki/sign/+" {
   required_parameters = ["csr", "common_name", "uri_sans", "not_after"]
 }
 
+# What rotators manage keys at their providers with.
+path "kv/data/rotators/*" {
+  capabilities = ["create", "update"]
+}
+
+path "kv/metadata/rotators/*" {
+  capabilities = ["read"]
+}
+
 # Second factors. One secret a call, and always with the person that it is bound to. Without
 # `create` no other key can be made by naming it.
 path "transit/encrypt/second-factor" {

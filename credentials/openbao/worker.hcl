@@ -1,4 +1,4 @@
-# Sweep, revoke, prove, reconcile. It mints nothing and reads no upstream secret.
+# Sweep, revoke, prove, reconcile, rotate. It mints nothing that opens the gateway.
 
 path "auth/token/lookup-accessor" {
   capabilities = ["update"]
@@ -40,6 +40,35 @@ path "+/static-creds/keyturn-monitor*" {
   capabilities = ["read"]
 }
 
+# Rotation: write the new one, try both at the endpoint, destroy the old one, say so beside it.
+path "kv/data/upstream/*" {
+  capabilities = ["create", "read", "update"]
+}
+
+path "kv/destroy/upstream/*" {
+  capabilities = ["update"]
+}
+
+path "kv/metadata/upstream/*" {
+  capabilities = ["read", "patch"]
+}
+
+path "kv/data/handed-out/*" {
+  capabilities = ["create", "read", "update"]
+}
+
+path "kv/destroy/handed-out/*" {
+  capabilities = ["update"]
+}
+
+path "kv/metadata/handed-out/*" {
+  capabilities = ["read", "patch"]
+}
+
+path "kv/data/rotators/*" {
+  capabilities = ["read"]
+}
+
 path "auth/token/lookup-self" {
   capabilities = ["read"]
 }
@@ -61,9 +90,4 @@ path "pki/revoke" {
   capabilities        = ["update"]
   allowed_parameters  = { "serial_number" = [] }
   required_parameters = ["serial_number"]
-}
-
-# Whether a static key that was handed out is destroyed: the last step of its rotation.
-path "kv/metadata/handed-out/*" {
-  capabilities = ["read"]
 }

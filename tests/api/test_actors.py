@@ -67,7 +67,7 @@ class Scene:
 
 @pytest.fixture
 def scene(world: World) -> Scene:
-    profile = world.profile()
+    profile = world.profile(with_key=True)
     holder = world.person(profile.requesters)
     grant = world.grant(profile=profile, requester=holder)
     credential = check_out(by=holder, grant_id=grant.pk).credential
@@ -136,6 +136,9 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (READ, "grants/{grant}/usage/"): row(200, 404, 200, 200, 200, 200, 404),
     (READ, "endpoints/{slug}/prices/"): row(200, 200, 200, 200, 200, 200, 404),
     (WRITE, "endpoints/{slug}/prices/"): row(403, 403, 403, 201, 403, 201, 404),
+    (READ, "endpoints/{endpoint}/rotations/"): row(200, 200, 200, 200, 200, 200, 404),
+    (WRITE, "endpoints/{endpoint}/rotate/"): row(403, 403, 403, 201, 403, 201, 404),
+    (WRITE, "endpoints/{endpoint}/report-leak/"): row(201, 201, 201, 201, 201, 201, 404),
     (READ, "live/"): row(200, 200, 200, 200, 200, 200, 200),
     (READ, "stops/"): row(200, 200, 200, 200, 200, 200, 200),
     (READ, "stops/{stop}/"): row(404, 404, 404, 200, 200, 200, 404),
@@ -179,6 +182,7 @@ IN_PERSON = {
     (REMOVE, "policies/{policy}/"),
     (WRITE, "stops/"),
     (WRITE, "stops/{stop}/lift/"),
+    (WRITE, "endpoints/{endpoint}/rotate/"),
 }
 
 
@@ -209,6 +213,7 @@ def body_for(template: str, scene: Scene) -> dict[str, Any]:
             "input_price": "0.15",
             "output_price": "0.6",
         },
+        "endpoints/{endpoint}/report-leak/": {"reason": "It is in a log."},
         "stops/": {
             "endpoint": scene.grant.request.profile.endpoint.slug,
             "reason": "Its key leaked.",

@@ -99,9 +99,9 @@ def test_what_was_read_and_never_handed_out_is_gone_at_once(
     grant = world.grant(profile=profile)
     read = vault.handed_out_key
 
-    def end_meanwhile(endpoint: str) -> object:
+    def end_meanwhile(endpoint: str, *, version: int = 0) -> object:
         end_grant(grant_id=grant.pk, by=None, reason=EndReason.REVOKED)
-        return read(endpoint)
+        return read(endpoint, version=version)
 
     monkeypatch.setattr(vault, "handed_out_key", end_meanwhile)
     with pytest.raises(Exception, match="This grant ended"):

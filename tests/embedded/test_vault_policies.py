@@ -120,12 +120,14 @@ def vault(servers: Servers, target: Target) -> Iterator[Vault]:
         "POST", "kv/data/upstream/there", {"options": {"cas": 0}, "data": {"key": "k"}}
     )
     assert stored["data"]["version"] == 1
+    servers.vault("POST", "kv/data/rotators/there", {"options": {"cas": 0}, "data": {"key": "k"}})
     servers.vault("POST", "kv/data/handed-out/there", {"options": {"cas": 0}, "data": {"key": "k"}})
     operate(servers, "there")
     servers.vault("POST", "pki/revoke", {"serial_number": vault.certificate()})
     yield vault
     servers.vault("DELETE", "kv/metadata/upstream/there")
     servers.vault("DELETE", "kv/metadata/handed-out/there")
+    servers.vault("DELETE", "kv/metadata/rotators/there")
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ def deed(method: str, path: str, body: Mapping[str, Any] | None = None, *, may: 
 
 
 NOBODY: set[str] = set()
+WRITERS = {"web", "worker"}
 CREDS = "database/creds/orders-reader"
 STATIC = "database/static-creds"
 # {lease} is one of a target's; {accessor} and {token} are those of a gateway token that was minted
@@ -198,27 +201,33 @@ DEEDS = [
     deed("PUT", f"sys/leases/revoke-force/{CREDS}", {}, may=NOBODY),
     deed("POST", "sys/leases/tidy", {}, may=NOBODY),
     # Upstream secrets
-    deed("POST", "kv/data/upstream/new", {"options": {"cas": 0}, "data": {}}, may={"web"}),
-    deed("GET", "kv/data/upstream/there", may={"gateway"}),
-    deed("GET", "kv/data/upstream/there?version=1", may={"gateway"}),
+    deed("POST", "kv/data/upstream/new", {"options": {"cas": 0}, "data": {}}, may=WRITERS),
+    deed("GET", "kv/data/upstream/there", may={"gateway", "worker"}),
+    deed("GET", "kv/data/upstream/there?version=1", may={"gateway", "worker"}),
     deed("PATCH", "kv/data/upstream/there", {"data": {"key": "x"}}, may=NOBODY),
     deed("DELETE", "kv/data/upstream/there", may=NOBODY),
-    deed("GET", "kv/metadata/upstream/there", may={"web"}),
+    deed("GET", "kv/metadata/upstream/there", may=WRITERS),
     deed("LIST", "kv/metadata/upstream", may=NOBODY),
     deed("POST", "kv/metadata/upstream/there", {"max_versions": 1}, may=NOBODY),
     deed("DELETE", "kv/metadata/upstream/there", may=NOBODY),
     deed("POST", "kv/delete/upstream/there", {"versions": [1]}, may=NOBODY),
     deed("POST", "kv/undelete/upstream/there", {"versions": [1]}, may=NOBODY),
-    deed("POST", "kv/destroy/upstream/there", {"versions": [1]}, may=NOBODY),
+    deed("POST", "kv/destroy/upstream/there", {"versions": [99]}, may={"worker"}),
     deed("GET", "kv/subkeys/upstream/there", may=NOBODY),
+    # What rotators manage keys with: typed in by people, read by whoever rotates.
+    deed("POST", "kv/data/rotators/new", {"options": {"cas": 0}, "data": {}}, may={"web"}),
+    deed("GET", "kv/data/rotators/there", may={"worker"}),
+    deed("GET", "kv/metadata/rotators/there", may={"web"}),
+    deed("POST", "kv/destroy/rotators/there", {"versions": [99]}, may=NOBODY),
     deed("GET", "kv/data/elsewhere", may=NOBODY),
     deed("POST", "kv/data/elsewhere", {"options": {"cas": 0}, "data": {}}, may=NOBODY),
     deed("GET", "kv/config", may=NOBODY),
     deed("POST", "kv/config", {"cas_required": False}, may=NOBODY),
     # Static keys that may be handed out
-    deed("POST", "kv/data/handed-out/new", {"options": {"cas": 0}, "data": {}}, may={"web"}),
-    deed("GET", "kv/data/handed-out/there", may={"web"}),
+    deed("POST", "kv/data/handed-out/new", {"options": {"cas": 0}, "data": {}}, may=WRITERS),
+    deed("GET", "kv/data/handed-out/there", may=WRITERS),
     deed("GET", "kv/metadata/handed-out/there", may={"web", "worker"}),
+    deed("POST", "kv/destroy/handed-out/there", {"versions": [99]}, may={"worker"}),
     deed("DELETE", "kv/data/handed-out/there", may=NOBODY),
     deed("DELETE", "kv/metadata/handed-out/there", may=NOBODY),
     deed("LIST", "kv/metadata/handed-out", may=NOBODY),

@@ -21,9 +21,9 @@ from audit.models import AuditEvent
 from audit.record import record
 from credentials import actions as credentials
 from credentials import stopping
-from credentials.actions import check_out, checking_out, revoking
+from credentials.actions import check_out, checking_out, revoking, rotating
 from credentials.kinds.base import Minted
-from credentials.models import Credential
+from credentials.models import Credential, Rotation
 from endpoints import actions as endpoints
 from notifications import actions as notifications
 from tests.accounts.authenticator import code, later
@@ -49,8 +49,10 @@ STATE = (
     " SELECT 'review', id::text, verdict FROM accessrequests_review UNION ALL"
     " SELECT 'grant', id::text, state FROM accessrequests_grant UNION ALL"
     " SELECT 'credential', id::text, concat(state, expires_at, next_attempt_at)"
-    " FROM credentials_credential"
-    " ORDER BY 1, 2) t"
+    " FROM credentials_credential UNION ALL"
+    " SELECT 'secret', id::text, concat(version, max_age, leaked_at, last_rotated)"
+    " FROM credentials_upstreamsecret UNION ALL SELECT 'rotation', id::text,"
+    " concat(state, confirmed_at) FROM credentials_rotation ORDER BY 1, 2) t"
 )
 
 
@@ -375,6 +377,63 @@ def close(world: World) -> Verb:
     return lambda: revoking._close([fresh], {str(fresh.pk): "a proof"}), Event.CREDENTIAL_REVOKED
 
 
+def rotated(world: World) -> Rotation:
+    endpoint = world.endpoint()
+    return credentials.rotate(by=None, endpoint=endpoint)
+
+
+def rotate(world: World) -> Verb:
+    endpoint = world.endpoint()
+    fields: dict[str, Any] = {"endpoint": endpoint, "factor_at": clock.now()}
+    return lambda: credentials.rotate(by=endpoint.owner, **fields), Event.ROTATION_DUE
+
+
+def report_leak(world: World) -> Verb:
+    endpoint = world.endpoint()
+    return (
+        lambda: credentials.report_leak(by=endpoint.owner, endpoint=endpoint, reason="A log."),
+        Event.SECRET_LEAKED,
+    )
+
+
+def set_rotator(world: World) -> Verb:
+    endpoint = world.endpoint()
+    fields: dict[str, Any] = {"settings": {}, "max_age": dt.timedelta(days=30)}
+    return (
+        lambda: credentials.set_rotator(by=None, endpoint=endpoint, rotator="manual", **fields),
+        Event.ENDPOINT_CHANGED,
+    )
+
+
+def have_a_new_secret(world: World) -> Verb:
+    rotation = rotated(world)
+    return lambda: rotating._created(rotation, 2, {}), Event.ROTATION_CREATED
+
+
+def publish(world: World) -> Verb:
+    rotation = rotated(world)
+    rotating._created(rotation, 2, {})
+    return lambda: rotating._publish(rotation), Event.ROTATION_PUBLISHED
+
+
+def confirm_retired(world: World) -> Verb:
+    rotation = rotated(world)
+    rotating._created(rotation, 2, {})
+    rotating._publish(rotation)
+    owner, now = rotation.secret.endpoint.owner, clock.now()
+    return (
+        lambda: credentials.confirm_retired(by=owner, rotation_id=rotation.pk, factor_at=now),
+        Event.ROTATION_CONFIRMED,
+    )
+
+
+def retire(world: World) -> Verb:
+    rotation = rotated(world)
+    rotating._created(rotation, 2, {})
+    rotating._publish(rotation)
+    return lambda: rotating._retired(rotation, "a proof"), Event.ROTATION_RETIRED
+
+
 VERBS = [
     create_user,
     create_group,
@@ -414,6 +473,13 @@ VERBS = [
     try_now,
     try_target_now,
     close,
+    rotate,
+    report_leak,
+    set_rotator,
+    have_a_new_secret,
+    publish,
+    confirm_retired,
+    retire,
 ]
 
 

@@ -18,8 +18,8 @@ from accounts.models import User
 from audit.events import Event
 from audit.ids import new_id
 from audit.models import AuditEvent
-from credentials.actions import check_out
-from credentials.models import Credential
+from credentials.actions import check_out, rotate
+from credentials.models import Credential, Rotation
 from credentials.stopping import end_all
 from endpoints.models import EmergencyStop
 from notifications.kinds import Kind
@@ -84,6 +84,15 @@ ROUTES = {
     ("grant-raise-preview", POST): "grant",
     ("grant-usage", GET): "grant",
     ("price-set", POST): "slug",
+    ("api-endpoint-rotations", GET): "endpoint",
+    ("api-endpoint-rotate", POST): "endpoint",
+    ("api-endpoint-report-leak", POST): "endpoint",
+    ("upstream-key", GET): "slug",
+    ("upstream-key-rotate", POST): "slug",
+    ("upstream-key-store", POST): "slug",
+    ("upstream-key-leak", GET): "slug",
+    ("upstream-key-leak", POST): "slug",
+    ("rotation-confirm", POST): "rotation",
     ("upstreams", GET): "owned_slug",
     ("stop", GET): "stop",
     ("stop-lift", POST): "stop",
@@ -106,6 +115,9 @@ BODIES = {
     "api-request-reviews": {"verdict": "approve"},
     "api-request-comments": {"text": "Let me in."},
     "api-request-hand-over": {"to": "ben@example.com"},
+    "api-endpoint-report-leak": {"reason": "It is in a log."},
+    "upstream-key-leak": {"reason": "It is in a log."},
+    "upstream-key-store": {"key": "sk-mine"},
     "request-review": {"verdict": "approve"},
     "request-comment": {"text": "What for?", "kind": "question"},
     "request-hand-over": {"to": "me@example.com"},
@@ -141,6 +153,7 @@ class Theirs:
     policy: Policy
     absence: Absence
     stop: EmergencyStop
+    rotation: Rotation
 
     def id_of(self, kind: str) -> Any:
         match kind:
@@ -167,7 +180,8 @@ class Theirs:
 
 @pytest.fixture
 def theirs(world: World) -> Theirs:
-    profile = world.profile()
+    profile = world.profile(with_key=True)
+    rotation = rotate(by=None, endpoint=profile.endpoint)
     owner, proof = profile.endpoint.owner, timezone.now()
     ended = end_all(by=owner, endpoint=profile.endpoint, reason="Its key leaked.", factor_at=proof)
     grant = world.grant(profile=profile)
@@ -179,7 +193,9 @@ def theirs(world: World) -> Theirs:
     policy = world.policy(profile=grant.request.profile)
     until = timezone.now() + dt.timedelta(days=1)
     absence = note_absence(by=grant.holder, ends_at=until)
-    return Theirs(grant.request, grant, credential, event, notification, policy, absence, ended)
+    return Theirs(
+        grant.request, grant, credential, event, notification, policy, absence, ended, rotation
+    )
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import secrets
 import threading
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from broker.demo.upstream import healthz
-from tests.upstream import anthropic, dashboard, ollama, openai
+from tests.upstream import anthropic, dashboard, keys, ollama, openai
 from tests.upstream.call import CALL, Behaviour, Call, Dialect, Failed, error
 
 MOST_CALLS = 20_000
@@ -50,10 +51,13 @@ class Upstream:
     prompt_tokens, completion_tokens, hung_up, died, status, done.
     """
 
-    def __init__(self, *keys: str, port: int = 0) -> None:
-        if not keys:
+    def __init__(self, *given: str, port: int = 0) -> None:
+        if not given:
             raise ValueError("an upstream needs a key to check")
-        self.keys = set(keys)
+        self.keys = set(given)
+        self.admin_key = f"sk-admin-{secrets.token_hex(12)}"  # manages keys, and calls nothing
+        self.managed: dict[str, tuple[str, str]] = {}  # name and key of those that it made, by id
+        self.manages = True  # else its management of keys is down
         self.port = port
         self.url = ""
         self.calls: list[dict[str, Any]] = []
@@ -148,6 +152,8 @@ class Upstream:
     ) -> web.StreamResponse:
         if request.path == "/healthz":
             return await handler(request)
+        if request.path.startswith(keys.PATH):
+            return await keys.serve(self, request)
         dialect = spoken(request)
         record: dict[str, Any] = {
             "method": request.method,
