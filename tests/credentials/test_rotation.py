@@ -451,8 +451,7 @@ def test_an_owner_rotates_by_hand_and_is_not_believed_unseen(
     upstream.keys.discard("sk-hand-old")
     confirm()
     assert not look().is_open
-    secret.refresh_from_db()
-    assert not secret.is_exposed
+    assert not UpstreamSecret.objects.get(endpoint=endpoint).is_exposed
     assert not asked.unread().exists()
 
 
