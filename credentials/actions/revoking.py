@@ -5,10 +5,10 @@ import datetime as dt
 import logging
 import os
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import OperationalError, transaction
 from django.db.models import F, Q
@@ -23,6 +23,7 @@ from audit.record import Entry, record_many
 from credentials import vault
 from credentials.actions.alerting import resolved
 from credentials.actions.telling import tell_on_commit
+from credentials.breaker import breaker
 from credentials.failpoints import reached
 from credentials.kinds import kind_of
 from credentials.kinds.base import Kind, TargetDown
@@ -45,6 +46,7 @@ PURGE = dt.timedelta(seconds=20)
 AT_A_TIME = 8  # calls to Vault; more gain nothing
 
 Failure = vault.VaultError | TargetDown
+T = TypeVar("T")
 
 
 def concerned(credential: Credential) -> tuple[Any, ...]:
@@ -140,7 +142,9 @@ def revoke_due() -> int:
     by_kind: dict[str, list[Credential]] = {}
     for credential in claimed:
         by_kind.setdefault(credential.kind, []).append(credential)
-    return sum(_take_back(kind_of(slug), rows) for slug, rows in by_kind.items())
+    # Those without a target first: a target that hangs keeps only itself waiting.
+    kinds = sorted(by_kind, key=lambda slug: bool(kind_of(slug).target(by_kind[slug][0])))
+    return sum(_take_back(kind_of(slug), by_kind[slug]) for slug in kinds)
 
 
 def _revoke_unrecorded() -> None:
@@ -216,15 +220,13 @@ def _find(
     failed: dict[Credential, Failure],
 ) -> list[Credential]:
     """Those of these mints without an answer that are there after all, with what finds them."""
-    if not lost:
-        return []
-    try:
-        found = kind.find(lost)
-    except (vault.VaultError, TargetDown) as error:
-        failed.update(dict.fromkeys(lost, error))
-        return []
+    found: dict[str, dict[str, Any]] = {}
+    for each in _by_target(kind, lost, failed, kind.find):
+        found |= each
     there = []
     for row in lost:
+        if row in failed:
+            continue
         handles = dict(found.get(str(row.pk), {}))
         if handles:
             row.accessor = handles.pop("accessor", "")
@@ -255,14 +257,43 @@ def _ask(
     failed: dict[Credential, Failure],
 ) -> None:
     """Add the proofs of those that are gone."""
-    by_target: dict[str, list[Credential]] = {}
+    for found in _by_target(kind, rows, failed, kind.gone):
+        proofs |= found
+
+
+def _by_target(
+    kind: Kind,
+    rows: list[Credential],
+    failed: dict[Credential, Failure],
+    call: Callable[[list[Credential]], T],
+) -> Iterator[T]:
+    """What this call gives for those of each target. One that is down fails its own alone."""
+    groups: dict[str, list[Credential]] = {}
     for row in rows:
-        by_target.setdefault(kind.target(row), []).append(row)
-    for some in by_target.values():
+        groups.setdefault(kind.target(row), []).append(row)
+    for target, some in groups.items():
         try:
-            proofs.update(kind.gone(some))
+            _check_up(target)
+            yield call(some)
+            _is_up(target)
         except (vault.VaultError, TargetDown) as error:
+            _note_down(error)
             failed.update(dict.fromkeys(some, error))
+
+
+def _check_up(target: str) -> None:
+    if target and not breaker(target).allows():
+        raise TargetDown("", f"{target} didn't answer of late, and isn't asked for a moment")
+
+
+def _is_up(target: str) -> None:
+    if target:
+        breaker(target).worked()
+
+
+def _note_down(error: Failure) -> None:
+    if isinstance(error, TargetDown) and error.target:
+        breaker(error.target).failed()
 
 
 def _revoke(
@@ -274,11 +305,13 @@ def _revoke(
         if kind.target(row) in down:
             return down[kind.target(row)]
         try:
+            _check_up(kind.target(row))
             # A wrap that nobody has read yet; what is in it outlives it.
             if row.wrapped_accessor:
                 vault.revoke(row.wrapped_accessor)
             kind.revoke(row)
         except TargetDown as error:
+            _note_down(error)
             down[error.target] = error
             return error
         except vault.VaultError as error:
