@@ -32,7 +32,7 @@ CREDENTIAL_MOVES = (
         "active",
         "revoking",
         ("requester", "reviewer", "keyturn"),
-        "its grant ended, or it was checked out again",
+        "its grant ended, its own time was up, or it was replaced or taken back",
     ),
     Move("revoking", "revoked", ("keyturn",), "the target itself says that it's gone"),
 )

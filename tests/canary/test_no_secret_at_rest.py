@@ -175,6 +175,7 @@ def play(told: Story, world: World, servers: Servers, stack: ExitStack) -> None:
         hand_over(told, world, api, servers, requester)
         use(told, f"{urls['gateway']}/e/{profile.endpoint.slug}/v1")
         ask_about(told, api, f"{urls['gateway']}/authz/{profile.endpoint.slug}")
+        use_signed(told, world, api, urls, requester)
         # A token in a path or a query is what access logs are afraid of.
         api.get("/grants/", params={"state": "ended"})
         assert api.post(f"/grants/{grant.pk}/end/").status_code == 200
@@ -249,6 +250,26 @@ def hand_over(
         else:
             told.secrets["private key"] = parts["private_key"].splitlines()[2]
         assert api.post(f"/grants/{grant.pk}/end/").status_code == 200
+
+
+def use_signed(
+    told: Story, world: World, api: httpx.Client, urls: dict[str, str], requester: User
+) -> None:
+    """A JWT and the one after it, to the word of a finder who has it revoked."""
+    profile = world.profile(with_key=True, credential_kind="jwt")
+    join_group(by=None, user=requester, group=profile.requesters)
+    grant = world.grant(profile=profile, requester=requester)
+    out = [api.post(f"/grants/{grant.pk}/credentials{path}/") for path in ("", "/refresh")]
+    told.secrets |= {f"JWT {at}": each.json()["secret"] for at, each in enumerate(out)}
+    told.secrets["signature"] = told.secrets["JWT 1"].rpartition(".")[2]
+    models = f"{urls['gateway']}/e/{profile.endpoint.slug}/v1/models"
+    bearer = {"Authorization": f"Bearer {told.secrets['JWT 1']}"}
+    assert httpx.get(models, headers=bearer).status_code == 200
+    forged = {"Authorization": f"Bearer {told.secrets['JWT 1'][:-4]}AAAA"}
+    assert httpx.get(models, headers=forged).status_code == 401
+    revoke = f"{urls['web']}/api/v1/revoke/"
+    assert httpx.post(revoke, data={"token": told.secrets["JWT 1"]}).status_code == 200
+    until(lambda: httpx.get(models, headers=bearer).status_code == 401, 5)
 
 
 def sign_in_at(client: httpx.Client, url: str, email: str, password: str) -> int:

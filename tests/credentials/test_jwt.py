@@ -13,17 +13,28 @@ from django.db.models import F
 from django.test import Client
 
 from accessrequests.models import Grant
+from accounts.actions import deactivate_user, leave_group
+from accounts.models import User
 from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
-from broker.errors import Conflict, Forbidden, InvalidInput, NotLive, Unavailable
+from broker.errors import (
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    KeyturnError,
+    NotLive,
+    Unavailable,
+)
 from credentials import signing, vault
 from credentials.actions import check_out, end_grant, refresh, revoke_due, sweep, take_back
 from credentials.kinds import kind_of
 from credentials.kinds.base import Minted
+from credentials.live import holding
 from credentials.models import Credential
 from credentials.standing import standing
 from credentials.states import CredentialState, RevokeReason
+from credentials.stopping import stop
 from endpoints.kinds import Revocation
 from tests.invariants.races import at_once
 from tests.servers import Servers
@@ -46,6 +57,7 @@ def jwks() -> dict[str, jwt.PyJWK]:
     """The keys as they are published."""
     answer = Client().get("/.well-known/jwks.json")
     assert answer.status_code == 200
+    assert not answer.cookies
     return {each.key_id: each for each in jwt.PyJWKSet.from_dict(answer.json()).keys if each.key_id}
 
 
@@ -292,6 +304,35 @@ def test_left_alone_it_ends_by_itself(grant: Grant, sweep: Callable[[], int]) ->
     assert (row.state, row.revoke_reason) == (CredentialState.REVOKED, RevokeReason.EXPIRED)
     assert Grant.objects.get(pk=grant.pk).ended_at is None
     check_out(by=grant.holder, grant_id=grant.pk)
+
+
+def test_left_alone_it_opens_nothing_without_a_worker(grant: Grant) -> None:
+    """Nobody sweeps here. The few seconds are for a refresh that may be committing."""
+    credential = check_out(by=grant.holder, grant_id=grant.pk).credential
+    for over, holds in ((-1, True), (1, True), (7, False)):
+        Credential.objects.filter(pk=credential.pk).update(
+            expires_at=clock.now() - dt.timedelta(seconds=over)
+        )
+        assert (credential.pk in holding([credential.pk])) is holds
+
+
+@pytest.mark.parametrize("how", ["a stop", "a lost group", "a deactivated holder"])
+def test_what_a_check_out_needs_a_refresh_needs_too(how: str, grant: Grant) -> None:
+    endpoint = grant.request.profile.endpoint
+    out = check_out(by=grant.holder, grant_id=grant.pk)
+    match how:
+        case "a stop":
+            stop(by=endpoint.owner, endpoint=endpoint, reason="!", factor_at=clock.now())
+        case "a lost group":
+            group = grant.request.profile.requesters
+            leave_group(by=None, user=grant.holder, group=group)
+        case "a deactivated holder":
+            deactivate_user(by=None, user=grant.holder)
+    before = fresh(out.credential).expires_at
+    with pytest.raises(KeyturnError) as refused:
+        refresh(by=User.objects.get(pk=grant.holder_id), grant_id=grant.pk)
+    assert refused.value.status in {403, 409}
+    assert fresh(out.credential).expires_at == before
 
 
 @pytest.mark.parametrize("signed", [True, False])

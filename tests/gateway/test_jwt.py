@@ -180,6 +180,33 @@ def test_refused_at_once(how: str, gateway: RunningGateway, grant: Grant, token:
     assert code(answer) == (401, "grant_ended")
 
 
+def test_a_browser_session_on_one(gateway: RunningGateway, world: World) -> None:
+    """However long its form: the session is on the credential, which ends unless refreshed."""
+    endpoint = world.endpoint(dialects=["http"], kind="dashboard")
+    scope = {"operations": [f"GET /{'x' * 90}{n}/" for n in range(15)] + ["GET /"]}
+    profile = world.profile(endpoint=endpoint, models=None, scope=scope, credential_kind="jwt")
+    grant = world.grant(profile=profile)
+    out = check_out(by=grant.holder, grant_id=grant.pk)
+    assert len(out.secret) > 2_000
+    base = f"{gateway.url}/e/{endpoint.slug}"
+    session = httpx.post(
+        f"{base}/.keyturn/session",
+        data={"credential": out.secret},
+        headers={"Origin": settings.KEYTURN_BASE_URL},
+    )
+    assert session.status_code == 303, session.text
+    cookie = {"Cookie": f"keyturn-gateway={session.cookies['keyturn-gateway']}"}
+    first = httpx.get(f"{base}/", headers=cookie)
+    assert first.status_code != 401, first.text
+    Credential.objects.filter(pk=out.credential.pk).update(
+        expires_at=clock.now() - dt.timedelta(seconds=10)
+    )
+    deadline = time.monotonic() + 3
+    while httpx.get(f"{base}/", headers=cookie).status_code != 401:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 @contextlib.contextmanager
 def streaming(gateway: RunningGateway, grant: Grant, token: str) -> Iterator[Iterator[bytes]]:
     slug = grant.request.profile.endpoint.slug
