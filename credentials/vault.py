@@ -701,7 +701,7 @@ def signing_key() -> list[KeyVersion]:
 
 
 def sign(data: bytes, *, version: int) -> str:
-    """The signature of `data` by this version, as a JWS has it. Raises VaultInvalid where the
+    """The signature of `data` by this version, as a JWS has it. Raises VaultError, also where the
     version was withdrawn."""
     with _calling("sign") as client:
         answer = client.adapter.post(

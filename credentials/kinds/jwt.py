@@ -157,7 +157,8 @@ def _signed(credential: Credential, until: dt.datetime, version: signing.Version
         raise Conflict("This grant names more than fits into a JWT. Ask for less at once.")
     try:
         return f"{said}.{vault.sign(said.encode(), version=version.number)}"
-    except vault.VaultInvalid:
+    except vault.VaultError:
+        # The version may have been withdrawn, which OpenBao answers with 500.
         signing.ask_again()
         raise
 
