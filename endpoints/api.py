@@ -90,6 +90,9 @@ class ProfileSerializer(serializers.ModelSerializer[AccessProfile]):
     reviewers = serializers.SlugField(source="reviewers.slug", read_only=True)
     default_duration = serializers.DurationField(format="iso-8601", read_only=True)
     max_duration = serializers.DurationField(format="iso-8601", read_only=True)
+    credential = serializers.CharField(
+        source="in_words", read_only=True, help_text="what one gets, and how it ends"
+    )
     revocation = serializers.ChoiceField(
         choices=Revocation.choices,
         read_only=True,
@@ -105,7 +108,7 @@ class ProfileSerializer(serializers.ModelSerializer[AccessProfile]):
             "name",
             "description",
             "credential_kind",
-            "kind_settings",
+            "credential",
             "models",
             "default_models",
             "scope",

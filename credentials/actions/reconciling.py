@@ -53,17 +53,19 @@ def reconcile() -> Reconciliation:
     row = Reconciliation(at=clock.now())
     ended: list[Stray] = []
     for slug, kind in kinds().items():
+        found: list[Stray] = []
         try:
-            found = list(kind.strays())
+            # One at a time: what came before a target that is down is looked at all the same.
+            for stray in kind.strays():
+                found.append(stray)
         except (vault.VaultError, TargetDown) as error:
             row.failures[slug] = str(error)[:300]
-            continue
         row.looked_at += len(found)
         for stray in _unaccounted(found, row.at):
             row.found += 1
             if _end(kind, stray, row):
                 ended.append(stray)
-        if type(kind).strays is not Kind.strays:
+        if type(kind).strays is not Kind.strays and slug not in row.failures:
             row.vanished += _vanished(kind, found, row.at)
     row.irrevocable = _irrevocable(row.failures)
     row.ended = len(ended)
