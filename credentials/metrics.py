@@ -12,9 +12,9 @@ from prometheus_client.registry import Collector
 
 from audit.events import Event
 from audit.models import AuditEvent
-from credentials.models import Credential
+from credentials.models import Credential, Rotation
 from credentials.operations import Summary, latest_look, summary
-from credentials.states import CredentialState, RevokeReason
+from credentials.states import CredentialState, RevokeReason, RotationState
 
 # Totals go through every row there ever was. Nobody needs them fresher than this.
 TOTALS_FOR = 30.0
@@ -45,6 +45,7 @@ class Credentials(Collector):
         """Figures by kind and target; no person and no secret is among them."""
         found = summary()
         yield from _owed(found)
+        yield from _rotations(found)
         yield from _looks(found)
         if not self._totals or time.monotonic() - self._counted_at > TOTALS_FOR:
             self._totals = [*_totals(), *_events()]
@@ -80,6 +81,23 @@ def _owed(found: Summary) -> Iterable[Metric]:
         stuck.add_metric(labels, group.stuck)
         waiting.add_metric(labels, group.waiting)
     yield from (due, stuck, waiting)
+
+
+def _rotations(found: Summary) -> Iterable[Metric]:
+    steps = GaugeMetricFamily(
+        "keyturn_rotations_open", "Rotations that aren't over, by step.", labels=["state"]
+    )
+    rows = Rotation.objects.open().order_by().values_list("state").annotate(Count("pk"))
+    counted = dict(rows)
+    for state in RotationState.values:
+        if state != RotationState.RETIRED:
+            steps.add_metric([state], counted.get(state, 0))
+    yield steps
+    yield GaugeMetricFamily(
+        "keyturn_rotations_late",
+        "Of these, past their deadline, or five minutes old without one.",
+        Rotation.objects.late(found.now).count(),
+    )
 
 
 def _looks(found: Summary) -> Iterable[Metric]:

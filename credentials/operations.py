@@ -11,7 +11,7 @@ from accounts.models import User
 from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
-from credentials.models import STUCK_AFTER, Credential, Credentials, Reconciliation
+from credentials.models import STUCK_AFTER, Credential, Credentials, Reconciliation, Rotation
 from credentials.standing import (
     Standing,
     ending,
@@ -24,6 +24,7 @@ from credentials.standing import (
 PAGE = 50
 GROUPS = 50
 FOUND_SHOWN = 8
+ROTATIONS_SHOWN = 20
 FOUND_FOR = dt.timedelta(days=7)
 SHOWN = ("stuck", "due", "waiting")
 
@@ -194,6 +195,12 @@ def _named(words: str) -> uuid.UUID | None:
         return ULID.from_str(words.strip().removeprefix("kt-").upper()).to_uuid()
     except ValueError:
         return None
+
+
+def rotations(now: dt.datetime) -> list[tuple[Rotation, bool]]:
+    """Rotations that aren't over, the oldest first, and whether each is late."""
+    rows = Rotation.objects.open().select_related("secret__endpoint").order_by("due_at", "pk")
+    return [(row, row.is_late(now)) for row in rows[:ROTATIONS_SHOWN]]
 
 
 def latest_look() -> Reconciliation | None:

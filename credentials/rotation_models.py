@@ -78,6 +78,11 @@ class Rotations(models.QuerySet["Rotation"]):
         """Those that aren't over."""
         return self.exclude(state=RotationState.RETIRED)
 
+    def late(self, moment: dt.datetime) -> "Rotations":
+        """Those that `Rotation.is_late` is true of."""
+        no_deadline = Q(deadline=None, due_at__lt=moment - STUCK_AFTER)
+        return self.open().filter(Q(deadline__lt=moment) | no_deadline)
+
 
 class Rotation(models.Model):
     """One secret replaced by another, from its reason to the old one's end.

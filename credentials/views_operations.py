@@ -22,6 +22,7 @@ from credentials.operations import (
     latest_look,
     listed,
     may_look,
+    rotations,
     summary,
 )
 
@@ -82,6 +83,7 @@ def operations(request: HttpRequest) -> HttpResponse:
         "here": request.get_full_path(),
         "query": request.GET.urlencode(),
         "may_act": user.is_administrator,
+        "rotations": rotations(found.now),
         "look": latest_look(),
         "found_outside": found_outside(found.now),
     }

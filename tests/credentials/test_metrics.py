@@ -98,6 +98,7 @@ def test_figures_are_those_of_the_database(world: World) -> None:
     assert told["keyturn_revokes_total", "paper"] == 1
     assert told["keyturn_orphans_found_total",] >= 1
     assert told["keyturn_irrevocable_leases",] == 1
+    assert told["keyturn_rotations_open", "due"] == told["keyturn_rotations_late",] == 0
     assert told["keyturn_reconciliation_failures",] == 1
     assert told["keyturn_reconciliation_age_seconds",] < 30
 

@@ -1,5 +1,6 @@
 """What people see of credentials that are ending, and having them tried at once."""
 
+import datetime as dt
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
 from credentials.actions import check_out, try_now, try_target_now
-from credentials.models import Credential, Reconciliation
+from credentials.models import Credential, Reconciliation, Rotation, UpstreamSecret, Use
 from credentials.operations import Asked, listed, summary
 from credentials.standing import ending, standing
 from tests.api.callers import Caller, problem
@@ -293,6 +294,45 @@ def test_what_vault_gave_up_and_what_nobody_owns_is_shown(world: World, admin: U
     for said in ("4,905", "database/creds/orders/x", "timed out", "engine couldn’t be asked"):
         assert said in text
     assert "<b>stray" not in answer.content.decode()
+
+
+def test_rotations_that_are_not_over_are_listed_and_the_late_ones_marked(
+    world: World, admin: User
+) -> None:
+    moment = clock.now()
+    late, soon, over = rotations(world, -HOUR, HOUR, None)
+    assert set(Rotation.objects.late(moment)) == {late}
+    assert [(row, row.is_late(moment)) for row in (late, soon, over)] == [
+        (late, True),
+        (soon, False),
+        (over, False),
+    ]
+    text = text_of(as_(admin).get("/operations/"))
+    assert f"{late.secret.endpoint}" in text
+    assert text.index("Late") < text.index("Under way")
+    assert "the gateway at 10.0.0.7" in text
+
+
+HOUR = dt.timedelta(hours=1)
+
+
+def rotations(world: World, *deadlines: dt.timedelta | None) -> list[Rotation]:
+    """One for each of an endpoint of its own, due since two hours ago; without one, since now."""
+    moment = clock.now()
+    found = []
+    for deadline in deadlines:
+        secret, _ = UpstreamSecret.objects.get_or_create(
+            endpoint=world.endpoint(with_key=False), use=Use.UPSTREAM
+        )
+        row = Rotation.objects.create(
+            secret=secret,
+            why="age",
+            due_at=moment - 2 * HOUR if deadline else moment,
+            deadline=moment + deadline if deadline else None,
+            waits_for="the gateway at 10.0.0.7",
+        )
+        found.append(Rotation.objects.select_related("secret__endpoint").get(pk=row.pk))
+    return found
 
 
 def test_the_api_lists_what_is_stuck(world: World, admin: User) -> None:
