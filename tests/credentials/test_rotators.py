@@ -20,7 +20,18 @@ import pytest
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
+from audit import clock
+from audit.models import AuditEvent
 from broker.errors import InvalidInput
+from credentials import vault
+from credentials.actions import (
+    rotate,
+    rotate_due,
+    set_rotator,
+    store_rotator_key,
+    store_upstream_key,
+)
+from credentials.models import Rotation
 from credentials.rotators import calling, rotators
 from credentials.rotators.base import Job, New, ProviderError, Rotator
 from tests.conftest import free_port
@@ -28,6 +39,7 @@ from tests.fakes.azure_management import AzureManagement
 from tests.fakes.litellm_proxy import LiteLLMProxy
 from tests.fakes.openai_admin import OpenAIAdmin
 from tests.fakes.server import Call, Fake, Refusal
+from tests.world import World
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "rotator-webhook"
 SCHEMA = json.loads((EXAMPLE / "schema.json").read_text())
@@ -529,6 +541,74 @@ def test_the_example_of_a_receiver(tmp_path):
     finally:
         process.kill()
         process.wait()
+
+
+# As workers do it
+
+
+@pytest.mark.usefixtures("committed")
+def test_a_worker_rotates_twice_through_lost_answers(
+    case: Case, world: World, role: Callable[[str], contextlib.AbstractContextManager[None]]
+) -> None:
+    fake, slug = case.fake, case.rotator.slug
+    endpoint = world.endpoint(
+        with_key=False,
+        upstream_url=fake.url,
+        dialects=["openai"],
+        key_header="api-key" if slug == "azure_openai" else "",
+    )
+    settings = dict(case.job.settings)
+    if slug == "azure_openai":
+        settings["slot_in_use"] = "Key1"
+    if slug == "webhook":
+        fake.keys = {"by-hand": case.first}
+    store_upstream_key(by=None, endpoint=endpoint, key=case.first)
+    store_rotator_key(by=None, endpoint=endpoint, key=case.job.admin_key)
+    set_rotator(by=None, endpoint=endpoint, rotator=slug, settings=settings, max_age=None)
+
+    def steps(rotation: Rotation, over: Callable[[Rotation], bool]) -> None:
+        until = time.monotonic() + 20
+        while not over(rotation):
+            with role("worker"):
+                rotate_due()
+            rotation.refresh_from_db()
+            assert time.monotonic() < until, (
+                rotation.state,
+                rotation.waits_for,
+                rotation.last_error,
+            )
+            Rotation.objects.filter(pk=rotation.pk).update(next_attempt_at=clock.now())
+
+    def current() -> str:
+        with role("worker"):
+            found = vault.upstream_key(endpoint.slug)
+        assert found is not None
+        return found
+
+    first = rotate(by=None, endpoint=endpoint)
+    with fake.going_wrong(case.creates, lost=True):
+        steps(first, lambda now: bool(now.last_error))
+        assert "may have been done" in first.last_error
+    if slug in {"openai", "litellm"}:
+        # Which of its keys a person stored, neither of them can tell.
+        steps(first, lambda now: "delete it" in now.last_error + now.waits_for)
+        assert fake.takes(case.first)
+        fake.forget(case.first)
+    steps(first, lambda now: not now.is_open)
+    assert first.proof == "the endpoint refuses it"
+    made = current()
+    assert fake.takes(made)
+    assert not fake.takes(case.first)
+
+    second = rotate(by=None, endpoint=endpoint)
+    with fake.going_wrong(case.retires, lost=True):
+        steps(second, lambda now: not now.is_open)
+    assert second.proof == "the endpoint refuses it"
+    assert fake.takes(current())
+    assert not fake.takes(made)
+    assert case.alive() == (2 if slug == "azure_openai" else 1)
+    for told in (first.last_error, second.last_error, *map(str, AuditEvent.objects.values())):
+        assert not any(each in told for each in (CANARY, made, current()))
 
 
 def test_every_rotator_is_documented():

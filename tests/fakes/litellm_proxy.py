@@ -28,6 +28,10 @@ class LiteLLMProxy(Fake):
         """Whether this key opens the proxy."""
         return key in self.keys.values()
 
+    def forget(self, key: str) -> None:
+        """A person deletes this key."""
+        self.keys = {alias: other for alias, other in self.keys.items() if other != key}
+
     def add(self, alias: str) -> str:
         """A key."""
         self.keys[alias] = f"sk-{secrets.token_urlsafe(16)}"

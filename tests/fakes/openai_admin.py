@@ -40,6 +40,10 @@ class OpenAIAdmin(Fake):
         """Whether this key opens the API."""
         return any(secrets.compare_digest(account.key, key) for account in self.accounts)
 
+    def forget(self, key: str) -> None:
+        """A person deletes the account of this key."""
+        self.accounts = [account for account in self.accounts if account.key != key]
+
     def add(self, name: str) -> Account:
         """An account, with a key."""
         made = Account(f"user-{secrets.token_hex(8)}", name, f"sk-svcacct-{secrets.token_hex(24)}")

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from jsonschema import Draft202012Validator
 
 SCHEMAS = Path(__file__).parent / "schemas"
+PROBE = "/v1/models"
 
 
 class Refusal(Exception):
@@ -108,6 +109,10 @@ class Fake:
         """The body of this provider's errors."""
         return {"error": {"code": status, "message": message}}
 
+    def takes(self, key: str) -> bool:
+        """Whether this key opens what the provider is for."""
+        raise NotImplementedError
+
     def authorize(self, call: Call) -> None:
         """Raise Refusal unless the caller may do this."""
 
@@ -115,6 +120,11 @@ class Fake:
         """Answer one request."""
         raw = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         url = urlsplit(handler.path)
+        if url.path == PROBE:
+            # Not the management of keys, but what the keys are for.
+            sent = handler.headers.get("api-key") or handler.headers.get("Authorization") or ""
+            status = 200 if self.takes(sent.removeprefix("Bearer ")) else 401
+            return _answer(handler, status, b'{"object": "list", "data": []}')
         operation, found = self._route(handler.command, url.path)
         if not operation:
             self.violations.append(f"{handler.command} {url.path} isn't published")
