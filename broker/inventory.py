@@ -17,6 +17,8 @@ from accounts.api import StrictSerializer
 from accounts.models import Group, User
 from broker.errors import InvalidInput
 from broker.problems import flatten
+from credentials.actions import set_rotator
+from credentials.models import Use
 from endpoints.actions import change, create_endpoint, create_profile
 from endpoints.api import ScopeSerializer
 from endpoints.models import LONGEST, SHORTEST, AccessProfile, Dialect, Endpoint
@@ -86,6 +88,13 @@ class _Profile(StrictSerializer):
         return attrs
 
 
+class _Rotator(StrictSerializer):
+    rotator = serializers.CharField(max_length=20)
+    settings = serializers.DictField(default=dict)
+    max_age = serializers.DurationField(default=None, allow_null=True)
+    probe = serializers.CharField(max_length=200, default="", allow_blank=True)
+
+
 class _Endpoint(StrictSerializer):
     slug = serializers.SlugField()
     name = serializers.CharField(max_length=100)
@@ -106,6 +115,9 @@ class _Endpoint(StrictSerializer):
     key_header = serializers.CharField(max_length=60, default="", allow_blank=True)
     max_stale = serializers.IntegerField(min_value=0, max_value=300, default=None, allow_null=True)
     owner = serializers.EmailField()
+    # Of the key that gateways use, and of the one that grants hand out.
+    rotator = _Rotator(required=False)
+    handed_out_rotator = _Rotator(required=False)
     profiles = _Profile(many=True, default=list)
 
 
@@ -207,6 +219,10 @@ def _manager(person: dict[str, Any], where: str, by: User | None, applied: Appli
 
 def _endpoint(entry: dict[str, Any], by: User | None, applied: Applied) -> None:
     profiles, slug = entry.pop("profiles"), entry["slug"]
+    rotated = {
+        Use.UPSTREAM: entry.pop("rotator", None),
+        Use.HANDED_OUT: entry.pop("handed_out_rotator", None),
+    }
     owner = User.objects.filter(email=User.objects.normalize_email(entry["owner"])).first()
     if owner is None:
         raise InvalidInput({f"endpoints.{slug}.owner": "There is no such person."})
@@ -217,8 +233,25 @@ def _endpoint(entry: dict[str, Any], by: User | None, applied: Applied) -> None:
         applied.note("created endpoint", slug)
     elif changed := change(endpoint, by=by, **entry):
         applied.note(f"changed {', '.join(changed)} of endpoint", slug)
+    for use, said in rotated.items():
+        if said is not None:
+            _rotator(endpoint, use, dict(said), by, applied)
     for profile in profiles:
         _profile(endpoint, dict(profile), by, applied)
+
+
+def _rotator(
+    endpoint: Endpoint, use: Use, said: dict[str, Any], by: User | None, applied: Applied
+) -> None:
+    name = "rotator" if use == Use.UPSTREAM else "handed_out_rotator"
+    try:
+        changed = set_rotator(by=by, endpoint=endpoint, use=use, **said)
+    except InvalidInput as error:
+        raise InvalidInput(
+            {f"endpoints.{endpoint.slug}.{name}.{key}": text for key, text in error.errors.items()}
+        ) from error
+    if changed:
+        applied.note(f"changed {', '.join(changed)} of {name} of endpoint", endpoint.slug)
 
 
 def _profile(endpoint: Endpoint, entry: dict[str, Any], by: User | None, applied: Applied) -> None:

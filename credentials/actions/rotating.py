@@ -12,12 +12,12 @@ import logging
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import F, Min
+from django.db.models import F, Min, Q
 
 from audit import clock
 from audit.events import Event
@@ -114,8 +114,10 @@ def _find_due() -> None:
     )
     # What a grant that still runs handed out is exposed, and due when that grant ends.
     ended = Credential.objects.filter(kind="static_secret", state=CredentialState.REVOKING)
-    for secret in idle.filter(leaked_at__isnull=False, version=0).select_related("endpoint"):
-        learn(secret)
+    unknown = Q(leaked_at__isnull=False) | Q(max_age__isnull=False)
+    for secret in idle.filter(unknown, version=0).select_related("endpoint"):
+        with suppress(vault.VaultError):
+            learn(secret)
     for reason, rows in (
         (RotationReason.LEAK, idle.filter(leaked_at__isnull=False, version__gt=0)),
         (RotationReason.EXPOSURE, idle.filter(use=Use.HANDED_OUT, exposed_at__isnull=False)),

@@ -1,6 +1,5 @@
 """Upstream keys that people type in, and what rotates them."""
 
-import contextlib
 import datetime as dt
 import logging
 from collections.abc import Mapping
@@ -182,9 +181,8 @@ def set_rotator(
     if len(probe) > PROBE_LENGTH:
         raise InvalidInput({"probe": f"At most {PROBE_LENGTH} characters."})
     wanted = {"rotator": rotator, "settings": whole, "max_age": max_age, "probe": probe}
-    with contextlib.suppress(vault.VaultError):
-        secret_of(endpoint, use)
     with transaction.atomic():
+        UpstreamSecret.objects.get_or_create(endpoint=endpoint, use=use)
         secret = UpstreamSecret.objects.select_for_update().get(endpoint=endpoint, use=use)
         changed = {
             name: [str(getattr(secret, name)), str(value)]

@@ -1,3 +1,4 @@
+import datetime as dt
 import io
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from django.core.management import CommandError, call_command
 from accounts.models import Group, User
 from audit.events import Event
 from audit.models import AuditEvent
+from credentials.models import UpstreamSecret
 from endpoints.models import AccessProfile, Endpoint
 
 pytestmark = pytest.mark.django_db
@@ -145,3 +147,17 @@ def test_upstreams_and_the_header_of_their_key(apply) -> None:
     wrong = text.replace("http://127.0.0.1:8091", "ftp://127.0.0.1")
     with pytest.raises(CommandError, match="http or https"):
         apply(wrong)
+
+
+def test_what_rotates_a_key_is_in_the_file(apply) -> None:
+    text = EXAMPLE.read_text()
+    apply(text)
+    at = text.index("  - slug: research-models\n") + len("  - slug: research-models\n")
+    rotator = "    rotator: {rotator: manual, settings: {days: 7}, max_age: P90D}\n"
+    rotated = text[:at] + rotator + text[at:]
+    assert "changed max_age, settings of rotator of endpoint research-models" in apply(rotated)
+    assert apply(rotated) == "0 changes.\n"
+    secret = UpstreamSecret.objects.get(endpoint__slug="research-models")
+    assert (secret.settings["days"], secret.max_age) == (7, dt.timedelta(days=90))
+    with pytest.raises(CommandError, match=r"research-models\.rotator\.settings\.days"):
+        apply(rotated.replace("days: 7", "days: 0"))

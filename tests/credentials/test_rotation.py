@@ -18,6 +18,7 @@ from credentials import vault
 from credentials.actions import (
     check_out,
     confirm_retired,
+    end_grant,
     enter_key,
     report_leak,
     rotate,
@@ -27,8 +28,8 @@ from credentials.actions import (
     store_upstream_key,
 )
 from credentials.live import usable_key
-from credentials.models import Rotation, UpstreamSecret
-from credentials.states import RotationReason, RotationState
+from credentials.models import Credential, Rotation, UpstreamSecret, Use
+from credentials.states import CredentialState, RotationReason, RotationState
 from endpoints.models import EmergencyStop, Endpoint
 from gateway.keys import users_of_older
 from gateway.models import Process
@@ -582,3 +583,38 @@ def test_rotators_are_checked_when_they_are_set(world: World) -> None:
             rotated_by(endpoint, **fields)
         assert set(caught.value.errors) == {at}
     assert not UpstreamSecret.objects.filter(endpoint=endpoint).exists()
+
+
+@pytest.mark.usefixtures("committed")
+def test_a_grant_that_handed_a_key_out_makes_it_due_when_it_ends(
+    world: World,
+    upstream: Upstream,
+    work: Callable[[], int],
+    sweep: Callable[[], int],
+) -> None:
+    profile = world.profile(credential_kind="static_secret")
+    endpoint = profile.endpoint
+    rotated_by(endpoint, "provided", use=Use.HANDED_OUT)
+    store_rotator_key(by=None, endpoint=endpoint, key=upstream.admin_key)
+    finish(rotate(by=None, endpoint=endpoint, use=Use.HANDED_OUT), work)
+    grant = world.grant(profile=profile)
+    held = check_out(by=grant.holder, grant_id=grant.pk)
+    work()
+    secret = UpstreamSecret.objects.get(endpoint=endpoint, use=Use.HANDED_OUT)
+    assert secret.exposed_at == held.credential.created_at
+    assert not Rotation.objects.open().filter(secret=secret).exists(), "its grant still runs"
+    assert held.secret in upstream.keys
+
+    end_grant(grant_id=grant.pk, by=grant.holder)
+    sweep()
+    work()
+    rotation = Rotation.objects.filter(secret=secret).latest("id")
+    assert rotation.why == RotationReason.EXPOSURE
+    finish(rotation, work)
+    assert held.secret not in upstream.keys
+    assert UpstreamSecret.objects.get(pk=secret.pk).exposed_at is None
+    Credential.objects.filter(pk=held.credential.pk).update(next_attempt_at=clock.now())
+    sweep()
+    gone = Credential.objects.get(pk=held.credential.pk)
+    assert gone.state == CredentialState.REVOKED
+    assert "destroyed in Vault" in gone.proof
