@@ -113,7 +113,9 @@ def _find_due() -> None:
         rotations__in=Rotation.objects.open()
     )
     # What a grant that still runs handed out is exposed, and due when that grant ends.
-    ended = Credential.objects.filter(kind="static_secret", state=CredentialState.REVOKING)
+    ended = Credential.objects.filter(
+        kind="static_secret", state=CredentialState.REVOKING, grant__ended_at__isnull=False
+    )
     unknown = Q(leaked_at__isnull=False) | Q(max_age__isnull=False)
     for secret in idle.filter(unknown, version=0).select_related("endpoint"):
         with suppress(vault.VaultError):

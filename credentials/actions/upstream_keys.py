@@ -13,10 +13,10 @@ from audit.events import Event
 from audit.record import record
 from broker.errors import Conflict, InvalidInput, Unavailable
 from credentials import push, vault
-from credentials.models import Rotation, UpstreamSecret, Use
+from credentials.models import Credential, Rotation, UpstreamSecret, Use
 from credentials.rotators import rotators
 from credentials.rotators.base import Rotator
-from credentials.states import RotationReason, RotationState
+from credentials.states import CredentialState, RotationReason, RotationState
 from endpoints.models import Endpoint
 
 logger = logging.getLogger(__name__)
@@ -107,8 +107,8 @@ def _stored(secret: UpstreamSecret, version: int, by: User | None) -> None:
         rotation.save(update_fields=["next_attempt_at"])
         ring_on_commit()
         return
-    if rotation is None and secret.handle:
-        # What a rotator made has to be retired at its provider too.
+    if rotation is None and (secret.handle or _is_held(secret)):
+        # What a rotator made or somebody holds has to be retired at its provider too.
         rotation = Rotation.objects.create(
             secret=secret,
             state=RotationState.CREATED,
@@ -135,6 +135,20 @@ def _stored(secret: UpstreamSecret, version: int, by: User | None) -> None:
     secret.save(update_fields=["version", "stored_at", "handle"])
     if secret.use == Use.UPSTREAM:
         transaction.on_commit(lambda: push.replaced(secret.endpoint.slug, version))
+
+
+def _is_held(secret: UpstreamSecret) -> bool:
+    """Whether people have the version that is in use, so that it must not be merely replaced."""
+    return secret.use == Use.HANDED_OUT and (
+        Credential.objects.filter(
+            kind="static_secret",
+            grant__request__profile__endpoint=secret.endpoint_id,
+            issued_at__isnull=False,
+            handles__version=secret.version,
+        )
+        .exclude(state=CredentialState.REVOKED)
+        .exists()
+    )
 
 
 def ring_on_commit() -> None:

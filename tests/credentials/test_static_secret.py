@@ -1,21 +1,27 @@
 """Static keys: the same for everybody, and gone once they are rotated."""
 
+import io
 from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
 
 import pytest
+from django.core.management import call_command
 
 from accessrequests.models import Grant
 from accessrequests.states import EndReason
+from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
 from broker.errors import Unavailable
 from credentials import vault
-from credentials.actions import check_out, end_grant
-from credentials.models import Credential
-from credentials.states import CredentialState
+from credentials.actions import check_out, confirm_retired, end_grant, rotate_due
+from credentials.models import Credential, Rotation
+from credentials.states import CredentialState, RotationReason
 from endpoints.kinds import Revocation
 from endpoints.models import AccessProfile
 from tests.servers import Servers
+from tests.upstream import Upstream
 from tests.world import World
 
 pytestmark = pytest.mark.usefixtures("committed")
@@ -125,3 +131,63 @@ def test_it_is_not_the_key_that_gateways_use(world: World, servers: Servers) -> 
     store(servers, profile)
     grant = world.grant(profile=profile)
     assert check_out(by=grant.holder, grant_id=grant.pk).secret == KEY
+
+
+def test_from_the_command_that_stores_it_to_the_rotation_that_ends_it(
+    world: World, upstream: Upstream, sweep: Callable[[], int], role: Any
+) -> None:
+    profile = world.profile(
+        endpoint=world.endpoint(with_key=False, dialects=["openai"]),
+        credential_kind="static_secret",
+    )
+    endpoint, owner = profile.endpoint, profile.endpoint.owner
+
+    def enter(key: str) -> None:
+        upstream.keys.add(key)
+        with patch("sys.stdin", io.StringIO(f"{key}\n")):
+            call_command("upstream_key", endpoint.slug, "--handed-out", stdout=io.StringIO())
+
+    def rotate() -> Rotation | None:
+        Rotation.objects.open().filter(secret__endpoint=endpoint).update(
+            next_attempt_at=clock.now()
+        )
+        with role("worker"):
+            rotate_due()
+        return Rotation.objects.filter(secret__endpoint=endpoint).first()
+
+    enter("sk-static-old")
+    grant = world.grant(profile=profile)
+    for _ in range(2):
+        assert check_out(by=grant.holder, grant_id=grant.pk).secret == "sk-static-old"
+    sweep()
+    assert rotate() is None, "its holder got it twice, and still may have it"
+    end_grant(grant_id=grant.pk, by=grant.holder)
+    rotation = rotate()
+    assert rotation is not None
+    assert (rotation.why, rotation.old_version) == (RotationReason.EXPOSURE, 1)
+
+    enter("sk-static-new")
+    rotate()
+    confirm_retired(by=owner, rotation_id=rotation.pk, factor_at=clock.now())
+    rotate()
+    assert {row.state for row in look_all(grant, sweep)} == {CredentialState.REVOKING}
+    upstream.keys.discard("sk-static-old")
+    confirm_retired(by=owner, rotation_id=rotation.pk, factor_at=clock.now())
+    rotate()
+    rows = look_all(grant, sweep)
+    assert [row.state for row in rows] == [CredentialState.REVOKED] * 2
+    assert {row.handles["version"] for row in rows} == {1}
+
+    again = world.grant(profile=profile)
+    assert check_out(by=again.holder, grant_id=again.pk).secret == "sk-static-new"
+    # A key that somebody holds isn't merely replaced, were its grant to run on.
+    enter("sk-static-newest")
+    replaced = rotate()
+    assert replaced is not None
+    assert (replaced.old_version, replaced.new_version) == (2, 3)
+    assert replaced.waits_for.startswith("the owner to delete the old key")
+
+
+def look_all(grant: Grant, sweep: Callable[[], int]) -> list[Credential]:
+    look_again([grant], sweep)
+    return list(grant.credentials.all())

@@ -19,6 +19,7 @@ from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
 from audit.record import record
+from broker.errors import WrapTaken
 from credentials import actions as credentials
 from credentials import stopping
 from credentials.actions import check_out, checking_out, revoking, rotating
@@ -519,6 +520,21 @@ def test_no_credential_is_handed_over_without_a_record(world: World, servers: Se
     ):
         check_out(by=grant.holder, grant_id=grant.pk)
     assert tokens_of(servers, grant) == []
+
+
+def test_no_wrapped_secret_is_read_without_a_record(world: World) -> None:
+    grant = world.grant()
+    out = check_out(by=grant.holder, grant_id=grant.pk, wrap=True)
+    read = {"by": grant.holder, "credential_id": out.credential.pk, "token": out.secret}
+    with (
+        a_record_that_cannot_be_written(),
+        pytest.raises(DatabaseError, match="the disk is full"),
+        transaction.atomic(),
+    ):
+        credentials.unwrap(**read)
+    # It may have been read, so it counts as taken.
+    with pytest.raises(WrapTaken):
+        credentials.unwrap(**read)
 
 
 def test_a_sign_in_whose_row_cannot_be_written_signs_nobody_in(world: World) -> None:
