@@ -525,7 +525,11 @@ def test_no_credential_is_handed_over_without_a_record(world: World, servers: Se
 def test_no_wrapped_secret_is_read_without_a_record(world: World) -> None:
     grant = world.grant()
     out = check_out(by=grant.holder, grant_id=grant.pk, wrap=True)
-    read = {"by": grant.holder, "credential_id": out.credential.pk, "token": out.secret}
+    read: dict[str, Any] = {
+        "by": grant.holder,
+        "credential_id": out.credential.pk,
+        "token": out.secret,
+    }
     with (
         a_record_that_cannot_be_written(),
         pytest.raises(DatabaseError, match="the disk is full"),
