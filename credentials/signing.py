@@ -137,7 +137,7 @@ def _known(*, within: float) -> _Read:
     _asked = ticked
     try:
         versions = tuple(Version.of(each) for each in vault.signing_key())
-        _read = _Read(Keys(versions), clock.now(), ticked)
+        _read = _Read(Keys(versions), clock.now(), time.monotonic())
     except (vault.VaultError, DatabaseError) as error:
         if _read is None:
             raise
