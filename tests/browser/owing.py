@@ -20,6 +20,7 @@ class Owing:
     auditor: User
     ana: User
     grant: Grant
+    down: Grant
     stuck: list[Credential]
 
 
@@ -45,10 +46,30 @@ def owing(world: World, zone: str = "Europe/Madrid", mark: str = "") -> Owing:
     for _ in range(2):
         check_out(by=ana, grant_id=grant.pk)
     gone(Credential.objects.filter(grant=grant).earliest("pk"))
-    down = "revoke: couldn’t connect to orders-db.internal:5432: connection refused"
-    stuck = owed(grant, count=3, seconds=752, attempts=16, error=down, kind="gateway_token")
+    database = {
+        "mount": "database",
+        "role": "orders-read",
+        "target": "postgresql://orders-db.internal:5432/orders",
+        "monitor": "keyturn-monitor",
+        "sslmode": "verify-full",
+    }
+    ledger = world.endpoint(
+        name=f"Orders database{mark}",
+        dialects=["direct"],
+        upstream_url=database["target"],
+        with_key=False,
+    )
+    asked: dict[str, Any] = {"scope": {"operations": ["CONNECT /orders"]}, **both}
+    direct = world.profile(
+        endpoint=ledger, credential_kind="database", kind_settings=database, **asked
+    )
+    down = "orders-db.internal:5432/orders: connection refused"
+    users: dict[str, Any] = {"kind": "database", "error": down, **database}
+    stuck = owed(
+        world.grant(profile=direct, requester=ana), count=3, seconds=752, attempts=16, **users
+    )
     owed(other, seconds=20, attempts=2, error="lookup-accessor: ReadTimeout", kind="gateway_token")
-    owed(other, seconds=2, attempts=0, error="", kind="gateway_token")
+    owed(grant, seconds=20, kind="jwt", expires_in=217, attempts=1, error="", audience="")
     Reconciliation.objects.create(
         at=clock.now(),
         took=0.42,
@@ -71,4 +92,4 @@ def owing(world: World, zone: str = "Europe/Madrid", mark: str = "") -> Owing:
         ],
         failures={},
     )
-    return Owing(chidi, auditor, ana, grant, stuck)
+    return Owing(chidi, auditor, ana, grant, stuck[0].grant, stuck)

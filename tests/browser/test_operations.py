@@ -31,7 +31,7 @@ def test_try_now_and_watch_it_go(visit: Visit, at: Owing, mark: str) -> None:
     page.get_by_role("link", name="Operations").click()
     page.get_by_role("searchbox").fill(mark)
     page.get_by_role("searchbox").press("Enter")
-    rows = page.get_by_role("listitem").filter(has_text=re.compile("Tried|making sure"))
+    rows = page.get_by_role("listitem").filter(has_text=re.compile("Tried|last one issued"))
     expect(rows).to_have_count(5)
     page.get_by_role("link", name=re.compile("^Stuck")).click()
     expect(rows).to_have_count(3)
@@ -47,7 +47,7 @@ def test_try_now_and_watch_it_go(visit: Visit, at: Owing, mark: str) -> None:
     gone(first)
     expect(rows).to_have_count(2, timeout=8000)
     expect(page.locator("#owed")).not_to_contain_text(first.name)
-    page.get_by_role("link", name=f"Orders behind the assistant {mark}").first.click()
+    page.get_by_role("link", name=f"Orders database {mark}").first.click()
     expect(page.get_by_role("region", name="Credentials")).to_contain_text("and isn’t proven so")
 
 
@@ -61,7 +61,12 @@ def test_try_now_and_watch_it_go(visit: Visit, at: Owing, mark: str) -> None:
 def test_axe_finds_nothing(visit: Visit, at: Owing, mark: str, phone: bool) -> None:
     chidi = visit(dark=phone, phone=phone)
     chidi.sign_in(at.chidi)
-    for path in (f"/operations/?q={mark}", "/operations/?q=zzz", f"/grants/{at.grant.pk}/"):
+    for path in (
+        f"/operations/?q={mark}",
+        "/operations/?q=zzz",
+        f"/grants/{at.grant.pk}/",
+        f"/grants/{at.down.pk}/",
+    ):
         chidi.go(path)
         assert chidi.axe() == []
         assert chidi.overflow() <= 0, path

@@ -1,20 +1,25 @@
 """Who is told of what is stuck, and how often."""
 
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
+from django.db import transaction
 from django.test import override_settings
 
 from accessrequests.models import Grant
 from accounts.models import User
 from credentials.actions import alert_stuck
 from credentials.models import Credential
+from credentials.sweeper import tickers
 from notifications.kinds import Kind
 from notifications.models import Delivery, Notification
 from tests.credentials.owing import gone, owed, papers
-from tests.world import World
+from tests.invariants.races import at_once
+from tests.world import World, unique
 
-pytestmark = pytest.mark.django_db
+db = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +42,7 @@ def told(person: User) -> list[Notification]:
     return list(Notification.objects.filter(person=person, kind=Kind.CREDENTIAL_STUCK))
 
 
+@db
 def test_the_administrator_and_the_owner_are_told_once(world: World, admin: User) -> None:
     grant = world.grant()
     [row] = owed(grant, target="orders-db")
@@ -58,6 +64,7 @@ def test_the_administrator_and_the_owner_are_told_once(world: World, admin: User
     assert row.alerted_at is not None
 
 
+@db
 @pytest.mark.parametrize(
     ("settings", "late"),
     [
@@ -80,6 +87,7 @@ def test_what_waits_for_its_time_is_not_late(
     assert len(told(admin)) == late
 
 
+@db
 @override_settings(KEYTURN_EMAIL="backend", KEYTURN_EMAIL_URL="smtp://127.0.0.1:9")
 def test_a_target_that_is_down_makes_one_mail_for_each_person(world: World, admin: User) -> None:
     owner = world.person()
@@ -102,6 +110,7 @@ def test_a_target_that_is_down_makes_one_mail_for_each_person(world: World, admi
     assert len(told(admin)) == len(told(owner)) == 2
 
 
+@db
 def test_an_owner_who_is_an_administrator_is_told_once(world: World, admin: User) -> None:
     endpoint = world.endpoint(owner=admin, with_key=False)
     owed(world.grant(profile=world.profile(endpoint=endpoint)))
@@ -109,6 +118,7 @@ def test_an_owner_who_is_an_administrator_is_told_once(world: World, admin: User
     assert len(told(admin)) == 1
 
 
+@db
 def test_it_is_withdrawn_when_all_of_it_is_gone_and_told_anew_the_next_time(
     world: World, admin: User
 ) -> None:
@@ -129,6 +139,7 @@ def test_it_is_withdrawn_when_all_of_it_is_gone_and_told_anew_the_next_time(
     assert len(told(owner_of(second))) == 1
 
 
+@db
 def test_what_was_not_told_is_not_withdrawn(world: World, admin: User) -> None:
     stuck = owed(world.grant(), target="orders-db")
     alert_stuck()
@@ -137,6 +148,7 @@ def test_what_was_not_told_is_not_withdrawn(world: World, admin: User) -> None:
     assert Credential.objects.get(pk=stuck[0].pk).state == "revoking"
 
 
+@db
 def test_what_is_opened_directly_may_still_work_and_that_is_said(world: World, admin: User) -> None:
     endpoint = world.endpoint(
         dialects=["direct"], upstream_url="postgresql://db.internal:5432/orders", with_key=False
@@ -147,3 +159,35 @@ def test_what_is_opened_directly_may_still_work_and_that_is_said(world: World, a
     owed(world.grant(profile=profile), target="orders-db")
     alert_stuck()
     assert dict(told(admin)[0].facts)["Meanwhile"] == f"it may still open {endpoint}"
+
+
+def test_of_two_workers_that_close_the_last_ones_at_once_one_withdraws(
+    committed: None, world: World
+) -> None:
+    admin = world.person(is_administrator=True)
+    first, second = owed(world.grant(), count=2, target=f"db-{unique()}")
+    alert_stuck()
+    [before] = [row for row in told(admin) if row.read_at is None]
+    closed = threading.Event()
+
+    def slowly() -> None:
+        with transaction.atomic():
+            gone(first)
+            closed.set()
+            time.sleep(0.5)
+
+    def meanwhile() -> None:
+        assert closed.wait(10)
+        gone(second)
+
+    assert at_once([slowly, meanwhile]) == [None, None]
+    before.refresh_from_db()
+    assert before.read_at is not None
+
+
+@db
+def test_each_worker_raises_alarm_by_itself(world: World, admin: User) -> None:
+    owed(world.grant())
+    [alerter] = [ticker for ticker in tickers() if ticker.name == "alerter"]
+    alerter.tick()
+    assert len(told(admin)) == 1
