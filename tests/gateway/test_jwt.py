@@ -70,13 +70,13 @@ def test_it_opens_the_gateway(gateway: RunningGateway, grant: Grant, token: str)
 
 def test_an_expired_one(gateway: RunningGateway, grant: Grant, token: str) -> None:
     """Seen before its end or not; the credential itself goes on."""
-    short = lasting(grant, 2)
+    short = lasting(grant, 1.5)
     assert call(gateway, grant, short).status_code == 200
     old = lasting(grant, -1)
     answer = call(gateway, grant, old)
     assert code(answer) == (401, "token_expired")
     assert f"/grants/{grant.pk}/" in answer.text
-    time.sleep(2.1)
+    time.sleep(1.6)
     assert code(call(gateway, grant, short)) == (401, "token_expired")
     assert call(gateway, grant, token).status_code == 200
 
