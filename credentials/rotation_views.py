@@ -17,9 +17,9 @@ from accounts.session import person
 from audit import clock
 from broker.errors import InvalidInput, NotFound
 from credentials import actions
+from credentials.actions.upstream_keys import rotator_of
 from credentials.models import Rotation, UpstreamSecret, Use
 from credentials.rotation_forms import KeyForm, LeakForm
-from credentials.rotators import rotators
 from credentials.rotators.base import Rotator
 from credentials.states import RotationState
 from endpoints.models import Endpoint
@@ -28,10 +28,10 @@ from endpoints.permissions import can_stop
 HISTORY = 20
 # What has been reached, in the order in which it is.
 STEPS = (
-    (RotationState.DUE, "Made due", "due_at"),
-    (RotationState.CREATED, "New key made and stored", "created_at"),
-    (RotationState.PUBLISHED, "Tried at the endpoint, and in use", "published_at"),
-    (RotationState.RETIRED, "Old key retired, and refused", "retired_at"),
+    ("Made due", "due_at"),
+    ("New key made and stored", "created_at"),
+    ("Tried at the endpoint, and in use", "published_at"),
+    ("Old key retired, and refused", "retired_at"),
 )
 
 
@@ -46,9 +46,18 @@ class Shown:
     history: list[Rotation]
 
     @property
-    def steps(self) -> list[tuple[str, Any]]:
-        """What the open rotation has reached, and when; None for what is to come."""
-        return [(text, getattr(self.rotation, at)) for _, text, at in STEPS]
+    def steps(self) -> list[tuple[str, Any, str]]:
+        """What the open rotation has reached, when (None for what is to come), and how that
+        looks."""
+        found = []
+        kind = "good"
+        for text, column in STEPS:
+            at = getattr(self.rotation, column)
+            if at is None:
+                wrong = self.rotation is not None and self.rotation.last_error
+                kind = "" if kind != "good" else "bad" if wrong else "wait"
+            found.append((text, at, kind))
+        return found
 
     @property
     def waits_for_owner(self) -> str:
@@ -71,7 +80,7 @@ def shown(endpoint: Endpoint, *, history: int = HISTORY) -> list[Shown]:
         found.append(
             Shown(
                 secret,
-                rotators()[secret.rotator],
+                rotator_of(secret),
                 rotation,
                 rotation is not None and rotation.is_late(now),
                 [row for row in rows if not row.is_open][:history],

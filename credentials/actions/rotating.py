@@ -356,6 +356,8 @@ def _retire(rotation: Rotation) -> None:
             # It didn't make the old one, so that it may not know which one to end.
             cannot = str(error)
     elif rotation.old_version and rotation.confirmed_at is None:
+        with transaction.atomic():
+            rotation_notices.wanted(rotation)
         raise Waits("the owner to delete the old key at its provider, and to say so")
     reached("rotate:retired")
     proof = _proof(rotation, cannot)

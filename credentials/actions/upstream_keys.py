@@ -16,6 +16,7 @@ from credentials import push, vault
 from credentials.models import Credential, Rotation, UpstreamSecret, Use
 from credentials.rotators import rotators
 from credentials.rotators.base import Rotator
+from credentials.rotators.manual import ROTATOR as MANUAL
 from credentials.states import CredentialState, RotationReason, RotationState
 from endpoints.models import Endpoint
 
@@ -30,8 +31,8 @@ def path_of(secret: UpstreamSecret) -> str:
 
 
 def rotator_of(secret: UpstreamSecret) -> Rotator:
-    """What makes its successors."""
-    return rotators()[secret.rotator]
+    """What makes its successors; a person, where a rotator is no longer there."""
+    return rotators().get(secret.rotator, MANUAL)
 
 
 def secret_of(endpoint: Endpoint, use: Use | str = Use.UPSTREAM) -> UpstreamSecret:

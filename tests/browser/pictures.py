@@ -25,6 +25,7 @@ from tests.browser.conftest import DESK, PHONE, Visitor
 from tests.browser.delivering import delivering
 from tests.browser.inside import close_all, inside
 from tests.browser.owing import owing
+from tests.browser.rotating import rotating_keys
 from tests.browser.scene import PASSWORD, Scene, afternoon, build
 from tests.credentials.owing import gone
 from tests.servers import Servers
@@ -302,6 +303,48 @@ def test_pictures_of_delivery(
     ben.sign_in(at.ben)
     ben.go(f"/requests/{at.asked.pk}/")
     _snap(ben, "request-static", size, theme)
+    _keep_small(size, theme)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", ["1440", "390"])
+def test_pictures_of_rotation(
+    visit: Callable[..., Visitor], world: World, size: str, theme: str, committed: None
+) -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
+    at = rotating_keys(world, afternoon())
+    look = {"dark": theme == "dark", "phone": size == "390"}
+    dana = visit(**look)
+    page = dana.sign_in(at.dana)
+    dana.go(f"/endpoints/{at.leaked.slug}/")
+    page.get_by_text("Exposed").first.wait_for()
+    _snap(dana, "endpoint-exposed", size, theme)
+    dana.go(f"/endpoints/{at.leaked.slug}/key/")
+    _snap(dana, "keys-locked", size, theme)
+    page.get_by_role("link", name="Prove it").click()
+    page.get_by_label("Code").fill(code(at.secret))
+    page.get_by_role("button", name="Prove it").click()
+    for name, endpoint in {
+        "keys-by-hand": at.leaked,
+        "keys-stuck": at.waiting,
+        "keys-idle": at.fresh,
+    }.items():
+        dana.go(f"/endpoints/{endpoint.slug}/key/")
+        _snap(dana, name, size, theme)
+    page.get_by_text("Enter a new key").click()
+    page.get_by_role("button", name="Store it").click()
+    page.locator(".errorlist").wait_for()
+    _snap(dana, "keys-error", size, theme)
+    dana.go(f"/endpoints/{at.fresh.slug}/key/leak/")
+    _snap(dana, "leak", size, theme)
+    ana = visit(**look)
+    page = ana.sign_in(at.ana)
+    ana.go(f"/endpoints/{at.leaked.slug}/")
+    page.get_by_text("It is being replaced").wait_for()
+    _snap(ana, "endpoint-exposed-asker", size, theme)
+    ana.go(f"/endpoints/{at.leaked.slug}/key/leak/")
+    page.get_by_role("button", name="Report the leak").click()
+    _snap(ana, "leak-error", size, theme)
     _keep_small(size, theme)
 
 

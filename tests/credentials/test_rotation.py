@@ -443,6 +443,7 @@ def test_an_owner_rotates_by_hand_and_is_not_believed_unseen(
     assert look().state == RotationState.PUBLISHED
     assert key_of(endpoint, role) == "sk-hand-new"
     assert look().waits_for.startswith("the owner to delete the old key")
+    assert asked.unread().count() == 2, "and asks for the second half"
 
     def confirm() -> None:
         confirm_retired(by=owner, rotation_id=rotation.pk, factor_at=fresh)
