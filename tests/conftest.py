@@ -234,7 +234,7 @@ def running_worker(servers: Servers) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 20) -> None:
+def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
