@@ -256,8 +256,6 @@ def test_pictures_of_operations(
     page = chidi.sign_in(at.chidi)
     for name, path in {
         "operations": "/operations/",
-        "operations-none": "/operations/?q=zzz",
-        "operations-target": "/operations/?kind=gateway_token&target=Vault",
         "notifications-stuck": "/notifications/",
         "notification-settings": "/settings/notifications/",
         "grant-owed": f"/grants/{at.grant.pk}/",
