@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 DOUBT_AFTER = dt.timedelta(seconds=15)
 # How long a worker has for a batch before another may claim it.
 CLAIM = dt.timedelta(seconds=30)
-LONGEST_PAUSE = 60.0  # seconds between two tries
+LONGEST_PAUSE = 50.0  # seconds between two tries, which with the work itself are within a minute
 BATCH = 1000
 # At a natural end Vault's own TTL does the work. Of so many at once it's given a while for it.
 MANY = 20

@@ -94,12 +94,16 @@ class Database(leases.Leases):
 
     def revoke(self, credential: Credential) -> None:
         """Vault drops the user. Where that didn't do, the target is asked itself."""
-        username = credential.handles.get("username")
         try:
             super().revoke(credential)
         finally:
-            if username and (credential.attempts > 1 or "lease" not in credential.handles):
-                postgres.end(credential.settings, username)
+            if credential.attempts > 1 or "lease" not in credential.handles:
+                username = credential.handles.get("username")
+                # Vault may have died between making the user and naming them to anybody.
+                if username is None:
+                    username = postgres.look(credential.settings).named(credential.name)
+                if username:
+                    postgres.end(credential.settings, username)
 
     def gone(self, credentials: list[Credential]) -> dict[str, str]:
         found: dict[str, str] = {}

@@ -1,5 +1,6 @@
 """SIGKILL at every failpoint of minting and of revoking, in real processes."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from accessrequests.models import Grant
 from accessrequests.states import EndReason
 from credentials.actions import check_out, end_grant
+from credentials.failpoints import FAILPOINTS
 from credentials.models import Credential
 from credentials.states import CredentialState
 from tests.faults.killing import Act, wrong
@@ -56,3 +58,9 @@ def test_a_revocation_that_died_before_its_proof_is_ended_by_the_next_worker(
     wait_out(credential, 40)
     sweep()
     assert wrong(servers, [grant], [secret]) == []
+
+
+def test_each_failpoint_stands_in_the_code() -> None:
+    """That each is reached by some kind is for tests/faults/test_killed_everywhere.py."""
+    code = "".join(path.read_text() for path in Path("credentials").rglob("*.py"))
+    assert set(re.findall(r'reached\("([a-z:-]+)"\)', code)) == set(FAILPOINTS)

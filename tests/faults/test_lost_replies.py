@@ -17,10 +17,11 @@ from broker.errors import Unavailable
 from credentials.actions import check_out, end_grant
 from credentials.models import Credential
 from credentials.states import CredentialState
+from tests.credentials.targets import ROLE, Target
 from tests.faults.killing import Act, until, wrong
 from tests.faults.proxy import Fault, Proxy, before, status
 from tests.invariants.races import apart
-from tests.invariants.target import tokens_of, wait_out
+from tests.invariants.target import assert_proven_gone, tokens_of, wait_out
 from tests.servers import Servers
 from tests.world import World
 
@@ -143,6 +144,30 @@ def test_a_mint_that_lands_after_its_time_out_is_found_and_taken_back(
     wait_out(credential, 10)
     sweep()
     assert wrong(servers, [grant]) == []
+
+
+def test_a_user_of_whom_openbao_itself_knows_nothing_is_ended_by_name(
+    vault_proxy: Proxy, world: World, servers: Servers, target: Target, sweep: Sweep
+) -> None:
+    """As a crash of OpenBao leaves one: made, and all that was found of it is the token that its
+    lease was to hang on."""
+    grant = world.grant(profile=target.profile(world))
+    vault_proxy.drop_reply(b"GET /v1/database/creds/")
+    with pytest.raises(Unavailable):
+        check_out(by=grant.holder, grant_id=grant.pk)
+    credential = Credential.objects.get(grant=grant)
+    [token] = tokens_of(servers, grant)
+    Credential.objects.filter(pk=credential.pk).update(accessor=token["accessor"])
+    target.stop()
+    servers.vault("PUT", f"sys/leases/revoke-force/database/creds/{ROLE}", {})
+    target.start()
+    there = [user for user in target.users() if user.startswith(credential.name)]
+    assert len(there) == 1
+    sweep()
+    wait_out(credential, 10)
+    sweep()
+    assert_proven_gone(credential)
+    assert there[0] not in target.users()
 
 
 # ── PostgreSQL ──────────────────────────────────────────────────────────────────────────────────
