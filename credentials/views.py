@@ -1,5 +1,6 @@
 import datetime as dt
 import uuid
+from dataclasses import replace
 from typing import Any
 
 from django.conf import settings
@@ -264,6 +265,8 @@ def _page(user: User, grant: Grant) -> dict[str, Any]:
 def handed_over(checked_out: actions.CheckedOut) -> dict[str, Any]:
     """What the grant's page shows of a secret, this once."""
     parts = shown(checked_out.parts)
+    if checked_out.wrapped:
+        parts = [replace(parts[0], label="Wrapping token")]
     return {
         "parts": parts,
         "files": [part for part in parts[1:] if part.file],
