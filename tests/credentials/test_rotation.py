@@ -14,7 +14,7 @@ from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
 from broker.errors import Conflict, Forbidden, InvalidInput, NotFound, StepUpNeeded
-from credentials import vault
+from credentials import push, vault
 from credentials.actions import (
     check_out,
     confirm_retired,
@@ -267,6 +267,38 @@ def test_the_old_key_is_kept_while_a_call_is_on_its_way_with_it(
     assert over == [200]
     finish(rotation, work)
     assert old not in upstream.keys
+
+
+@pytest.mark.usefixtures("committed")
+def test_a_call_with_a_key_that_is_gone_is_made_once_more_with_the_new_one(
+    gateway: RunningGateway,
+    endpoint: Endpoint,
+    world: World,
+    upstream: Upstream,
+    work: Callable[[], int],
+    role: Role,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a gateway finds it that nobody waited for, and that no push reached."""
+    first(endpoint, work)
+    grant = world.grant(profile=world.profile(endpoint=endpoint))
+    secret = check_out(by=grant.holder, grant_id=grant.pk).secret
+
+    def call() -> int:
+        url = f"{gateway.base(endpoint.slug)}/chat/completions"
+        body = {"model": "demo-small", "messages": [{"role": "user", "content": "hi"}]}
+        headers = {"Authorization": f"Bearer {secret}"}
+        return httpx.post(url, json=body, headers=headers, timeout=30).status_code
+
+    assert call() == 200
+    monkeypatch.setattr("credentials.actions.rotating._using", [])
+    monkeypatch.setattr(push, "replaced", lambda *_: False)
+    old = key_of(endpoint, role)
+    finish(rotate(by=None, endpoint=endpoint), work)
+    assert call() == 200
+    tried = [each for each in upstream.refused if old in str(each["headers"])]
+    by_gateway = [each for each in tried if each["headers"]["User-Agent"] == "keyturn-gateway"]
+    assert len(by_gateway) == 1
 
 
 @pytest.mark.usefixtures("committed")
