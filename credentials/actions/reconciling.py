@@ -164,7 +164,7 @@ def _tell(row: Reconciliation, ended: list[Stray]) -> None:
         News.ORPHANS_FOUND,
         to=User.objects.active().filter(is_administrator=True),
         about=row,
-        path=reverse("record"),
+        path=reverse("operations"),
         sentence=f"{row.found} unknown credential{'s' * (row.found != 1)} found"
         + (f", {left} of them could not be ended" if left else " and ended"),
         facts=[("Named", ", ".join(names))] if names else [],
