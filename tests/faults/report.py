@@ -32,6 +32,19 @@ How it's done: `tests/faults/act.py` runs one action in a process of its own, wh
 `tests/faults/killing.py` looks at what is left. `tests/faults/proxy.py` stands between the broker
 and a server and drops, loses, delays or makes up a reply.
 """
+ADDED = {
+    "servers": (
+        "Servers and workers",
+        "Seconds until nothing was alive that shouldn't be, from the fault's end.",
+        "fault",
+    ),
+    "rotate": (
+        "Killed while rotating",
+        "A worker is killed at each step of a rotation. Seconds of the next one's work, until the\n"
+        "provider refuses the old key and knows no other than the new one.",
+        "killed at",
+    ),
+}
 SECTIONS = ("mint", "revoke", "rotate", "servers")
 
 
@@ -50,18 +63,13 @@ def keep(name: str, title: str, text: str, columns: list[str], rows: list[list[A
     (FOLDER / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
-def add(fault: str, outcome: str, seconds: float) -> None:
-    """One more line of the section on servers, in the place of an earlier run's."""
-    path = FOLDER / "servers.json"
+def add(fault: str, outcome: str, seconds: float, *, to: str = "servers") -> None:
+    """One more line of a section, in the place of an earlier run's."""
+    path = FOLDER / f"{to}.json"
     known = json.loads(path.read_text())["rows"] if path.exists() else []
     rows = [row for row in known if row[0] != fault] + [[fault, outcome, f"{seconds:.1f}"]]
-    keep(
-        "servers",
-        "Servers and workers",
-        "Seconds until nothing was alive that shouldn't be, from the fault's end.",
-        ["fault", "what came of it", "seconds"],
-        sorted(rows),
-    )
+    title, text, first = ADDED[to]
+    keep(to, title, text, [first, "what came of it", "seconds"], sorted(rows))
 
 
 def write() -> None:

@@ -15,6 +15,7 @@ from credentials.models import Rotation
 from credentials.states import RotationState
 from endpoints.models import Endpoint
 from tests.credentials import provided  # noqa: F401 -- lets endpoints be rotated by it
+from tests.faults import report
 from tests.faults.killing import Act
 from tests.servers import Servers
 from tests.upstream import Upstream
@@ -68,7 +69,6 @@ def test_a_rotation_that_died_is_ended_by_the_next_worker(
     servers: Servers,
     role: Any,
     tmp_path: Path,
-    record_property: Any,
 ) -> None:
     go_on(rotate(by=None, endpoint=endpoint), role)
     with role("gateway"):
@@ -84,7 +84,7 @@ def test_a_rotation_that_died_is_ended_by_the_next_worker(
     assert rotation.state != RotationState.RETIRED
     assert rotation.next_attempt_at <= clock.now(), "nobody has to wait for it"
 
-    record_property("seconds", round(go_on(rotation, role), 1))
+    took = go_on(rotation, role)
     with role("gateway"):
         new = usable_key(endpoint.slug)
     assert new is not None
@@ -94,3 +94,9 @@ def test_a_rotation_that_died_is_ended_by_the_next_worker(
     assert len(named) == 1, "what was made and lost is gone at the provider"
     assert upstream.managed[named[0]][1] == new.secret
     assert vault.destroyed(f"upstream/{endpoint.slug}") >= {old.version}
+    report.add(
+        f"`{failpoint}`",
+        "the new key opens, the old one is refused and destroyed",
+        took,
+        to="rotate",
+    )
