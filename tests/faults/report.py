@@ -17,7 +17,7 @@ HEAD = """# Faults
 
 <!-- Written by `make test-faults` from what it measured. Words: tests/faults/report.py. -->
 
-`make test-faults` takes some minutes: it kills processes and servers of the broker with SIGKILL,
+`make test-faults` takes half an hour: it kills processes and servers of the broker with SIGKILL,
 loses replies on the way, and after each looks at PostgreSQL, OpenBao *and* the target whether
 
 - every credential of an ended grant is gone, by the word of what it opened, and that is on record,
@@ -28,7 +28,7 @@ A shorter choice of it runs in `make check`. The raw figures are in `build/fault
 shared machine's; the bound is 60.
 
 How it's done: `tests/faults/act.py` runs one action in a process of its own, which
-`credentials/failpoints.py` kills at the moment that `KEYTURN_FAILPOINT` names.
+`credentials/failpoints.py` kills at the moment that the test names.
 `tests/faults/killing.py` looks at what is left. `tests/faults/proxy.py` stands between the broker
 and a server and drops, loses, delays or makes up a reply.
 """
