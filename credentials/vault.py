@@ -565,17 +565,6 @@ def handed_out_key(endpoint: str, *, version: int = 0) -> tuple[str, int] | None
     return (found.secret, found.version) if found is not None else None
 
 
-def destroyed(path: str) -> set[int]:
-    """The versions of the secret at `path` in KV that Vault itself says are destroyed."""
-    with _calling("look at a secret's versions") as client:
-        try:
-            meta = client.adapter.get(f"/v1/{KV_MOUNT}/metadata/{path}")
-        except hvac.exceptions.InvalidPath:
-            return set()
-    versions: dict[str, dict[str, Any]] = meta["data"]["versions"]
-    return {int(number) for number, each in versions.items() if each["destroyed"]}
-
-
 @dataclass(frozen=True)
 class Signed:
     """A certificate and those of its issuers, as PEM; nothing of it is secret."""

@@ -5,7 +5,8 @@ from typing import Any
 
 from credentials import vault
 from credentials.kinds.base import Kind, Minted
-from credentials.models import Credential, UpstreamSecret, Use
+from credentials.models import Credential, Rotation, UpstreamSecret, Use
+from credentials.states import RotationState
 from endpoints.kinds import Revocation
 
 
@@ -54,21 +55,26 @@ class StaticSecret(Kind):
         return f"handed out as version {credential.handles['version']}; gone once that is rotated"
 
     def gone(self, credentials: list[Credential]) -> dict[str, str]:
-        """A version is destroyed as a rotation's last step, after the endpoint refused it."""
+        """By the rotation that replaced this very version and saw the old one refused. That a
+        version is destroyed in Vault alone says nothing of the provider."""
         found = {}
-        destroyed: dict[str, set[int]] = {}
+        handed = [each for each in credentials if each.issued_at is not None]
+        proofs = {
+            (endpoint, version): proof
+            for endpoint, version, proof in Rotation.objects.filter(
+                secret__endpoint__in={each.grant.request.profile.endpoint_id for each in handed},
+                secret__use=Use.HANDED_OUT,
+                state=RotationState.RETIRED,
+            ).values_list("secret__endpoint_id", "old_version", "proof")
+        }
         for each in credentials:
             if each.issued_at is None:
                 found[str(each.pk)] = "it was never handed out"
                 continue
-            slug = each.grant.request.profile.endpoint.slug
-            if slug not in destroyed:
-                destroyed[slug] = vault.destroyed(f"handed-out/{slug}")
             version = each.handles["version"]
-            if version in destroyed[slug]:
-                found[str(each.pk)] = (
-                    f"version {version} is destroyed in Vault: the last step of its rotation"
-                )
+            proof = proofs.get((each.grant.request.profile.endpoint_id, version))
+            if proof is not None:
+                found[str(each.pk)] = f"version {version} is rotated: {proof}"
         return found
 
 

@@ -650,4 +650,4 @@ def test_a_grant_that_handed_a_key_out_makes_it_due_when_it_ends(
     sweep()
     gone = Credential.objects.get(pk=held.credential.pk)
     assert gone.state == CredentialState.REVOKED
-    assert "destroyed in Vault" in gone.proof
+    assert "is rotated" in gone.proof

@@ -16,7 +16,7 @@ from audit.models import AuditEvent
 from broker.errors import Unavailable
 from credentials import vault
 from credentials.actions import check_out, confirm_retired, end_grant, rotate_due
-from credentials.models import Credential, Rotation
+from credentials.models import Credential, Rotation, UpstreamSecret, Use
 from credentials.states import CredentialState, RotationReason
 from endpoints.kinds import Revocation
 from endpoints.models import AccessProfile
@@ -44,10 +44,14 @@ def store(servers: Servers, profile: AccessProfile, key: str = KEY, version: int
     servers.vault("POST", path, {"data": {"key": key}, "options": {"cas": version}})
 
 
-def destroy(servers: Servers, profile: AccessProfile, version: int) -> None:
-    """What a rotation does last."""
-    path = f"kv/destroy/handed-out/{profile.endpoint.slug}"
-    servers.vault("POST", path, {"versions": [version]})
+def rotated(profile: AccessProfile, version: int) -> None:
+    """What a rotation of this version leaves on record."""
+    secret = UpstreamSecret.objects.get(endpoint=profile.endpoint, use=Use.HANDED_OUT)
+    secret.rotations.open().update(state="created", new_version=2, created_at=clock.now())
+    secret.rotations.open().update(state="published", published_at=clock.now())
+    secret.rotations.open().update(
+        state="retired", old_version=version, retired_at=clock.now(), proof="it is refused"
+    )
 
 
 def look_again(grants: list[Grant], sweep: Callable[[], int]) -> dict[object, Credential]:
@@ -84,14 +88,18 @@ def test_two_who_hold_the_same_version_are_both_gone_at_one_rotation(
     for row in look_again(grants, sweep).values():
         assert row.state == CredentialState.REVOKING
         assert row.last_error == "handed out as version 1; gone once that is rotated"
-    # A new version alone retires nothing.
+    # A new version alone retires nothing, nor does destroying the old one in Vault.
     store(servers, profile, "sk-next", version=1)
+    path = f"kv/destroy/handed-out/{profile.endpoint.slug}"
+    servers.vault("POST", path, {"versions": [1]})
     assert {row.state for row in look_again(grants, sweep).values()} == {CredentialState.REVOKING}
 
-    destroy(servers, profile, 1)
+    secret = UpstreamSecret.objects.create(endpoint=profile.endpoint, use=Use.HANDED_OUT, version=1)
+    Rotation.objects.create(secret=secret, why=RotationReason.EXPOSURE, old_version=1)
+    rotated(profile, 1)
     for row in look_again(grants, sweep).values():
         assert row.state == CredentialState.REVOKED
-        assert row.proof == "version 1 is destroyed in Vault: the last step of its rotation"
+        assert row.proof == "version 1 is rotated: it is refused"
 
 
 def test_what_was_read_and_never_handed_out_is_gone_at_once(
