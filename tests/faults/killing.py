@@ -78,6 +78,8 @@ class Act:
             return []
         said = [json.loads(line)["said"] for line in self._loot.read_text().splitlines()]
         tokens = [answer["auth"]["client_token"] for answer in said if answer.get("auth")]
+        # Whoever renews by accessor isn't told the token, and an empty one means one's own.
+        tokens = [token for token in tokens if token]
         logins = [
             (data["username"], data["password"])
             for answer in said
