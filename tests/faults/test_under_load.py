@@ -30,7 +30,7 @@ from credentials.models import Credential
 from credentials.states import CredentialState
 from tests.conftest import process_environment, running_worker
 from tests.faults import report
-from tests.faults.killing import settle, standing, until, wrong
+from tests.faults.killing import settle, standing, until, unwanted, wrong
 from tests.faults.kinds import Tried
 from tests.invariants.target import token_of
 from tests.servers import Servers
@@ -147,11 +147,11 @@ def test_a_worker_killed_in_the_middle_of_500_revocations(servers: Servers, worl
         until(lambda: tokens(servers) < few + 400, 60, every=0.01)
         first.send_signal(signal.SIGKILL)
         first.wait()
-    left = tokens(servers) - few
+    left = len(unwanted(servers, grants))
     assert left > 20, "it was to be killed in the middle"
     began = time.monotonic()
     with running_worker(servers), running_worker(servers):
-        until(lambda: tokens(servers) < few + 20, 60)
+        until(lambda: not unwanted(servers, grants), 60)
         settle(grants, 60)
     took = time.monotonic() - began
     assert wrong(servers, grants, before=before) == []
