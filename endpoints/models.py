@@ -141,8 +141,11 @@ class Endpoint(models.Model):
         """The gateway speaks HTTP; what is opened directly is out of its hands altogether."""
         if self.is_direct and len(self.dialects) > 1:
             raise ValidationError({"dialects": "What is opened directly has no other dialect."})
-        schemes = {urlsplit(url).scheme for url in (self.upstream_url, *self.further_upstreams)}
-        if not self.is_direct and not schemes <= {"http", "https"}:
+        urls = (self.upstream_url, *self.further_upstreams)
+        # What is no URL at all is said by the field.
+        if not self.is_direct and not all(
+            url.lower().startswith(("http:", "https:")) for url in urls
+        ):
             raise ValidationError(
                 {"upstream_url": "Give an http or https URL, such as https://llm.internal:8443."}
             )

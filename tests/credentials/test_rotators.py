@@ -614,6 +614,8 @@ def test_a_worker_rotates_twice_through_lost_answers(
 def test_every_rotator_is_documented():
     page = (Path(__file__).resolve().parents[2] / "docs" / "rotators.md").read_text()
     for slug, rotator in rotators().items():
+        if type(rotator).__module__.startswith("tests."):
+            continue  # another file's, in the same process
         assert f"`{slug}`" in page
         for setting in rotator.Settings.model_fields:
             assert re.search(rf"`{setting}`", page), f"{slug}: {setting}"

@@ -32,10 +32,10 @@ def grant(world: World) -> Grant:
 
 def test_the_gateway_refuses_with_everything_else_dead(grant: Grant, servers: Servers) -> None:
     """PostgreSQL, Valkey and OpenBao hang, and no worker runs: the gateway's own clock must do."""
-    ends_in(grant, 4)
     slug = grant.request.profile.endpoint.slug
-    secret = check_out(by=grant.holder, grant_id=grant.pk).secret
     with running_gateway(servers) as gateway, httpx.Client() as client:
+        ends_in(grant, 4)
+        secret = check_out(by=grant.holder, grant_id=grant.pk).secret
 
         def status() -> int:
             return client.get(
