@@ -24,7 +24,8 @@ def keep_loot(path: Path) -> None:
         self: requests.Session, request: requests.PreparedRequest, **options: Any
     ) -> requests.Response:
         answer = send(self, request, **options)
-        if answer.content and "/approle/login" not in (request.url or ""):
+        told = answer.headers.get("Content-Type") == "application/json" and answer.content
+        if told and "/approle/login" not in (request.url or ""):
             with path.open("a") as file:
                 file.write(json.dumps({"path": request.path_url, "said": answer.json()}) + "\n")
         return answer
