@@ -35,8 +35,8 @@ and a server and drops, loses, delays or makes up a reply.
 ADDED = {
     "servers": (
         "Servers and workers",
-        "Seconds from the fault's end until all was on record; a mint in doubt is looked for until\n"
-        "it could no longer land, 70 s.",
+        "Seconds from the fault's end until all was on record. A mint in doubt is looked for\n"
+        "until it can't land any more: 70 s.",
         "fault",
     ),
     "rotate": (
