@@ -77,6 +77,12 @@ def _wait(proxy: Proxy, log: Any) -> None:
     raise RuntimeError(log.read_text()[-2000:])
 
 
+@pytest.fixture(autouse=True)
+def same_age(settings: Any) -> None:
+    """Here as in the portal, or the two differ about which version signs."""
+    settings.KEYTURN_JWKS_MAX_AGE = MAX_AGE
+
+
 @pytest.fixture
 def grant(world: World) -> Grant:
     profile = world.profile(credential_kind="jwt", kind_settings={"audience": AUDIENCE})
