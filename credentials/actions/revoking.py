@@ -171,9 +171,11 @@ def _take_back(kind: Kind, rows: list[Credential]) -> int:
     patient, known = _patient(known)
     _ask(kind, patient, proofs, failed)
     overdue = [row for row in patient if str(row.pk) not in proofs and row not in failed]
-    for row in overdue if len(patient) > MANY else ():
-        if clock_age(row) < PURGE:
-            waiting[row] = "Vault's own TTL ends it at this moment"
+    if len(patient) > MANY:
+        since = clock.now() - PURGE
+        for row in overdue:
+            if row.revoking_since is not None and row.revoking_since > since:
+                waiting[row] = "Vault's own TTL ends it at this moment"
     known += [row for row in overdue if row not in waiting]
     revoked = _revoke(kind, known, failed)
     if revoked:
@@ -205,11 +207,6 @@ def _not_yet(kind: Kind, rows: list[Credential]) -> list[Credential]:
                 "wherever nobody asks Keyturn",
             )
     return due
-
-
-def clock_age(row: Credential) -> dt.timedelta:
-    """For how long it has been revoking."""
-    return clock.now() - (row.revoking_since or row.created_at)
 
 
 def _find(
