@@ -1,3 +1,4 @@
+import functools
 from collections.abc import Iterator
 from typing import ClassVar
 from zoneinfo import available_timezones
@@ -11,9 +12,15 @@ from audit.clock import ClockTimestamp
 from audit.ids import new_id
 
 
+@functools.cache
+def _zones() -> set[str]:
+    # Reads a thousand files, each time that it's asked.
+    return available_timezones()
+
+
 def check_time_zone(name: str) -> None:
     """Raise ValidationError unless `name` is in the IANA database."""
-    if name not in available_timezones():
+    if name not in _zones():
         raise ValidationError(f"{name!r} is no time zone; give one such as Europe/Berlin.")
 
 

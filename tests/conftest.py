@@ -99,6 +99,13 @@ def committed(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def committed_once(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """The same for what all tests of a file look at, each undoing what it does to it."""
+    with django_db_blocker.unblock():
+        yield
+
+
 @pytest.fixture
 def role(servers: Servers) -> Callable[[str], contextlib.AbstractContextManager[None]]:
     """`with role("worker"):` logs in to Vault as that process does."""
@@ -129,7 +136,7 @@ def upstream() -> Iterator[Upstream]:
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def world(upstream: Upstream) -> World:
     """Makes people, endpoints, requests and grants at any state; the test picks the database."""
     return World(upstream_url=upstream.url)

@@ -334,7 +334,10 @@ def pids_of(folder: Path) -> dict[str, int]:
     """Ids of what runs on the state folder `folder`, by name; for tests and for people."""
     found = {}
     for path in (folder / "run").glob("*.pid"):
-        stat = path.read_text().split("\n")[1:2]
+        try:
+            stat = path.read_text().split("\n")[1:2]
+        except FileNotFoundError:  # between the listing and the reading it ended
+            continue
         if stat:
             found[path.stem.partition("-")[2]] = int(stat[0].split()[0])
     return found

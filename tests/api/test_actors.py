@@ -65,8 +65,8 @@ class Scene:
         )
 
 
-@pytest.fixture
-def scene(world: World) -> Scene:
+@pytest.fixture(scope="module")
+def scene(committed_once: None, world: World) -> Scene:
     profile = world.profile(with_key=True)
     holder = world.person(profile.requesters)
     grant = world.grant(profile=profile, requester=holder)
@@ -78,9 +78,10 @@ def scene(world: World) -> Scene:
     pending = world.request(profile=profile, requester=holder)
     # Of the same owner, so that nothing else here is stopped.
     another = world.endpoint(with_key=False, owner=profile.endpoint.owner)
-    [notification] = notify(
-        Kind.DECIDED, to=[holder], about=grant, path="/", sentence="x", occasion="again"
-    )
+    with transaction.atomic():
+        [notification] = notify(
+            Kind.DECIDED, to=[holder], about=grant, path="/", sentence="x", occasion="again"
+        )
     return Scene(
         pending,
         grant,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from django.db import transaction
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
@@ -178,8 +179,8 @@ class Theirs:
         }.get(kind) or new_id()
 
 
-@pytest.fixture
-def theirs(world: World) -> Theirs:
+@pytest.fixture(scope="module")
+def theirs(committed_once: None, world: World) -> Theirs:
     profile = world.profile(with_key=True)
     rotation = rotate(by=None, endpoint=profile.endpoint)
     owner, proof = profile.endpoint.owner, timezone.now()
@@ -187,9 +188,10 @@ def theirs(world: World) -> Theirs:
     grant = world.grant(profile=profile)
     credential = check_out(by=grant.holder, grant_id=grant.pk).credential
     event = AuditEvent.objects.filter(event=Event.REQUEST_FILED).about(grant.request_id).get()
-    [notification] = notify(
-        Kind.DECIDED, to=[grant.holder], about=grant, path="/", sentence="x", occasion="again"
-    )
+    with transaction.atomic():
+        [notification] = notify(
+            Kind.DECIDED, to=[grant.holder], about=grant, path="/", sentence="x", occasion="again"
+        )
     policy = world.policy(profile=grant.request.profile)
     until = timezone.now() + dt.timedelta(days=1)
     absence = note_absence(by=grant.holder, ends_at=until)
