@@ -59,11 +59,7 @@ def check_not_stopped(request: AccessRequest) -> None:
     Who looks before a stop is committed sees none: the sweep ends what they made, and the gateway
     refuses it meanwhile.
     """
-    stop = (
-        EmergencyStop.objects.against(request.profile.endpoint_id, request.decided_at)
-        .select_related("endpoint", "stopped_by")
-        .first()
-    )
+    stop = EmergencyStop.objects.against(request.profile.endpoint_id, request.decided_at).first()
     if stop is not None:
         raise AuthorityLost(stop.in_words)
 

@@ -149,14 +149,11 @@ def _why_not_live(grant: Grant, moment: dt.datetime) -> str:
 @transaction.atomic
 def _confirm(credential: Credential, minted: Minted, by: User) -> None:
     """Third phase: what finds it is on record, and it's live, if its grant still is."""
-    grant = (
-        Grant.objects.select_for_update(of=("self",))
-        .select_related("request__profile")
-        .get(pk=credential.grant_id)
-    )
+    grant = Grant.objects.select_for_update().get(pk=credential.grant_id)
+    request = credential.grant.request  # of which nothing that counts here ever changes
     moment = clock.now()
     check_live(grant, moment)
-    check_not_stopped(grant.request)
+    check_not_stopped(request)
     changes = {
         "state": CredentialState.ACTIVE,
         "accessor": minted.accessor,
@@ -181,7 +178,7 @@ def _confirm(credential: Credential, minted: Minted, by: User) -> None:
         record(
             Event.SECRET_EXPOSED,
             by=by,
-            about=grant.request.profile.endpoint,
+            about=request.profile.endpoint,
             related=(credential, *concerned(credential)[:-1]),
             **minted.handles,
         )
