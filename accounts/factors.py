@@ -17,6 +17,7 @@ from django.db.models import F
 from django.http import HttpRequest
 from django_otp.oath import TOTP
 
+from accounts import stepup
 from accounts.models import Totp, User
 from audit import clock
 from audit.events import Event
@@ -48,6 +49,9 @@ def _nobody_told(person: User, what: str) -> None:
 
 # Tells the person, in the transaction that changes their factor, in case it wasn't them.
 tell: Callable[[User, str], None] = _nobody_told
+
+
+stepup.in_words_by(stepup.Action.FACTOR, lambda _reader, _about: "Change your second factors")
 
 
 def proved_at(request: HttpRequest) -> dt.datetime | None:

@@ -7,6 +7,8 @@ from django.contrib.auth import logout
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
+from accounts import sessions
+
 Handler = Callable[[HttpRequest], HttpResponse]
 
 
@@ -15,7 +17,8 @@ def session_window(get_response: Handler) -> Handler:
 
     def middleware(request: HttpRequest) -> HttpResponse:
         if request.user.is_authenticated:
-            began = request.session.setdefault("began", int(time.time()))
+            began = request.session.setdefault(sessions.BEGAN, int(time.time()))
+            request.session[sessions.AGENT_KEY] = request.headers.get("User-Agent", "")
             if time.time() - began > settings.KEYTURN_SESSION_MAX:
                 logout(request)
         return get_response(request)

@@ -4,6 +4,7 @@ from typing import ClassVar
 from zoneinfo import available_timezones
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Lower
@@ -58,6 +59,11 @@ class User(AbstractBaseUser):
         related_name="service_accounts",
         help_text="the person who answers for this service account; empty for people",
     )
+    ends_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="from when on a service account is deactivated; empty for people",
+    )
     created_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
     session_epoch = models.PositiveIntegerField(
         default=0, editable=False, help_text="counted up to end all sessions"
@@ -78,6 +84,16 @@ class User(AbstractBaseUser):
                 condition=~models.Q(manager=models.F("id")) & ~models.Q(owner=models.F("id")),
                 name="user_not_above_themself",
                 violation_error_message="Nobody is their own manager or owner.",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(owner=None) | models.Q(is_administrator=False, is_auditor=False),
+                name="user_service_without_role",
+                violation_error_message="A service account is neither administrator nor auditor.",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(ends_at=None) | models.Q(owner__isnull=False),
+                name="user_ends_is_service",
+                violation_error_message="Only a service account has an end date.",
             ),
         ]
 
@@ -113,6 +129,12 @@ class Group(models.Model):
     is_rota = models.BooleanField(default=False, help_text="its members are on call")
     members = models.ManyToManyField(
         User, through="Membership", related_name="member_of", blank=True
+    )
+    owners = models.ManyToManyField(
+        User,
+        related_name="owns_groups",
+        blank=True,
+        help_text="who say who is in it, beside administrators",
     )
 
     class Meta:
@@ -207,3 +229,111 @@ class Totp(models.Model):
 
     def __str__(self) -> str:
         return f"the second factor of {self.person}"
+
+
+class RecoveryCode(models.Model):
+    """One of ten codes on paper, each a second factor once. Only a hash of it is stored."""
+
+    id = models.BigAutoField(primary_key=True)
+    person = models.ForeignKey(User, on_delete=models.CASCADE, related_name="recovery_codes")
+    digest = models.CharField(max_length=200, help_text="as a password is hashed")
+    created_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+    used_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"a recovery code of {self.person}"
+
+
+class Invitation(models.Model):
+    """A link that lets one person in once, to set a password. Only a digest of it is stored."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    person = models.ForeignKey(User, on_delete=models.CASCADE, related_name="invitations")
+    digest = models.BinaryField(max_length=32, unique=True)
+    invited_by = models.ForeignKey(
+        User, on_delete=models.PROTECT, null=True, related_name="+", help_text="empty: an operator"
+    )
+    created_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+    expires_at = models.DateTimeField()
+    used_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"an invitation of {self.person}"
+
+
+class Session(AbstractBaseSession):
+    """A browser in which somebody is signed in (accounts.sessions), or is about to."""
+
+    person = models.ForeignKey(User, on_delete=models.CASCADE, null=True, related_name="sessions")
+    began = models.BigIntegerField(null=True, help_text="seconds since the epoch")
+    how = models.CharField(max_length=60, help_text="password, passkey, or a provider's name")
+    provider_session = models.CharField(max_length=200, help_text="`sid` at the OpenID provider")
+    address = models.GenericIPAddressField(null=True, help_text="of its last call")
+    agent = models.CharField(max_length=300, help_text="what the browser says it is")
+
+    class Meta(AbstractBaseSession.Meta):
+        indexes = [
+            models.Index(
+                fields=["provider_session"],
+                name="session_of_provider",
+                condition=~models.Q(provider_session=""),
+            )
+        ]
+
+    @classmethod
+    def get_session_store_class(cls) -> type:
+        from accounts.sessions import SessionStore
+
+        return SessionStore
+
+
+class Change(models.Model):
+    """A change that widens access, as one administrator proposes it and another decides it.
+
+    What each kind is, what it shows and what it does is said by accounts.changes.
+    """
+
+    class State(models.TextChoices):
+        PENDING = "pending"
+        APPLIED = "applied"
+        REJECTED = "rejected"
+        WITHDRAWN = "withdrawn"
+        EXPIRED = "expired"
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    kind = models.CharField(max_length=40)
+    about = models.UUIDField(null=True, help_text="id of what it changes; empty for a new one")
+    label = models.CharField(max_length=200, help_text="what it changes, in words")
+    payload = models.JSONField(help_text="what is to be done, for its kind")
+    difference = models.JSONField(help_text="a list of {what, before, after}, to be read")
+    base = models.CharField(max_length=64, help_text="digest of what it was made from")
+    reason = models.CharField(max_length=1000)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
+    proposed_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    proposed_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+    expires_at = models.DateTimeField()
+    decided_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
+    decided_at = models.DateTimeField(null=True)
+    note = models.CharField(max_length=1000, help_text="of whoever decided")
+
+    class Meta:
+        ordering = ("-proposed_at",)
+        constraints = [
+            models.CheckConstraint(
+                condition=~models.Q(state__in=["applied", "rejected"])
+                | (
+                    models.Q(decided_by__isnull=False, decided_at__isnull=False)
+                    & ~models.Q(decided_by=models.F("proposed_by"))
+                ),
+                name="change_decided_by_a_second_person",
+            ),
+            models.UniqueConstraint(
+                fields=["kind", "about"],
+                condition=models.Q(state="pending"),
+                name="change_one_pending_of_each",
+            ),
+        ]
+        indexes = [models.Index(fields=["state", "-proposed_at"], name="change_by_state")]
+
+    def __str__(self) -> str:
+        return f"{self.label} ({self.kind})"

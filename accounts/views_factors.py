@@ -14,10 +14,11 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_http_methods, require_POST
 
-from accounts import factors
+from accounts import factors, stepup
 from accounts.forms import CodeForm
 from accounts.models import Totp, User
 from accounts.session import person
+from accounts.stepup import Purpose
 from accounts.way_back import way_back
 from broker.errors import Conflict, InvalidInput, StepUpNeeded, TooManyTries
 
@@ -58,6 +59,11 @@ def _try(form: CodeForm, error: InvalidInput | TooManyTries) -> int:
 def step_up(request: HttpRequest) -> HttpResponse:
     """Prove the second factor anew, then go back to where it was asked for."""
     user, back = person(request), way_back(request, resolve_url("home"))
+    purposes = [
+        Purpose.parse(text)
+        for text in (request.POST.getlist("for") or request.GET.getlist("for"))[: stepup.KEPT]
+    ]
+    words = [stepup.in_words(user, purpose) for purpose in purposes]
     form, status = CodeForm(request.POST or None), 200
     form.fields["code"].widget.attrs["autofocus"] = True
     if not factors.has_factor(user):
@@ -72,11 +78,12 @@ def step_up(request: HttpRequest) -> HttpResponse:
             except (InvalidInput, TooManyTries) as error:
                 status = _try(form, error)
             else:
-                request.session.cycle_key()
+                stepup.keep(request, purposes, at)
                 request.session[factors.PROVED_AT] = at.isoformat()
                 messages.success(request, "Proved. Now do again what you were about to do.")
                 return redirect(back)
-    return render(request, "accounts/step_up.html", {"form": form, "back": back}, status=status)
+    context = {"form": form, "back": back, "purposes": list(map(str, purposes)), "words": words}
+    return render(request, "accounts/step_up.html", context, status=status)
 
 
 @never_cache

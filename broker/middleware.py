@@ -76,7 +76,8 @@ class Problems:
         htmx = getattr(request, "htmx", False)
         context: dict[str, object] = {"error": error, "trace": origin().trace}
         if isinstance(error, StepUpNeeded):
-            step_up = f"{reverse('step-up')}?{urlencode({'next': _page_of(request)})}"
+            asked = {"next": _page_of(request), "for": error.extra.get("purposes", [])}
+            step_up = f"{reverse('step-up')}?{urlencode(asked, doseq=True)}"
             if htmx:
                 return HttpResponseClientRedirect(step_up)
             if request.method in {"GET", "HEAD"}:

@@ -120,13 +120,18 @@ INSTALLED_APPS = [
     "gateway",
     "django.contrib.auth",
     "django.contrib.contenttypes",
-    "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.postgres",
     "django.contrib.staticfiles",
+    "allauth",
+    "allauth.account",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
     "csp",
     "django_filters",
     "django_htmx",
+    "django_otp",
+    "django_otp_webauthn",
     "drf_spectacular",
     "pgtrigger",
     "rest_framework",
@@ -135,6 +140,8 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
+    # Before sessions, which note the address of their last call.
+    "broker.middleware.audit_context",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -143,9 +150,9 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
     "accounts.middleware.session_window",
     "accounts.middleware.own_time_zone",
-    "broker.middleware.audit_context",
     "broker.middleware.Problems",
 ]
 ROOT_URLCONF = "broker.urls"
@@ -270,8 +277,14 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 
+# Passkeys are bound to the portal's own host and origin.
+OTP_WEBAUTHN_RP_ID = urlsplit(KEYTURN_BASE_URL).hostname
+OTP_WEBAUTHN_RP_NAME = "Keyturn"
+OTP_WEBAUTHN_ALLOWED_ORIGINS = [KEYTURN_BASE_URL]
+OTP_WEBAUTHN_TIMEOUT_SECONDS = 120
+
 _tls = KEYTURN_BASE_URL.startswith("https://")
-SESSION_ENGINE = "django.contrib.sessions.backends.db"
+SESSION_ENGINE = "accounts.sessions"
 # `__Host-` needs Secure; browsers take Secure cookies from http://localhost too, other clients
 # of `make up` don't, so the prefix comes with TLS.
 SESSION_COOKIE_NAME = "__Host-keyturn" if _tls else "keyturn"

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser
-from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
 from django.db.models import F
@@ -22,7 +21,7 @@ from rest_framework.permissions import IsAuthenticated
 
 from accounts import factors
 from accounts.actions import create_token
-from accounts.models import Totp, User
+from accounts.models import Session, Totp, User
 from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent

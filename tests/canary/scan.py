@@ -10,8 +10,9 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import redis
-from django.contrib.sessions.models import Session
 from django.db import connection
+
+from accounts.models import Session
 
 
 def spellings(secret: str) -> set[str]:

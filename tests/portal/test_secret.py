@@ -4,9 +4,9 @@ import re
 from typing import Any
 
 import pytest
-from django.contrib.sessions.models import Session
 from django.urls import reverse
 
+from accounts.models import Session
 from audit.models import AuditEvent
 from tests.world import World
 

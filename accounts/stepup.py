@@ -1,0 +1,125 @@
+"""Step-up: proving a second factor again, for one action on one thing (NIST SP 800-63B-4, §5.2).
+
+A proof opens what it was given for and nothing else: whoever steals a session in which somebody
+has just proved themself to end their own grant can't approve a request by it.
+"""
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Self
+
+from django.contrib.auth import SESSION_KEY
+from django.http import HttpRequest
+
+from accounts.models import User
+from audit import clock
+from broker.errors import InvalidInput, StepUpNeeded
+
+FRESH = dt.timedelta(minutes=5)  # how old a proof may be, unless policy says less
+KEPT = 60  # proofs in a session, the newest
+PROOFS = "factor.proofs"  # in the session: when each purpose was proved
+
+
+class Action(StrEnum):
+    """What takes a second factor proved just now, for exactly that."""
+
+    ASK = "ask"  # for a profile whose policy wants it; break-glass too
+    REVIEW = "review"
+    CHECK_OUT = "check-out"
+    STOP = "stop"
+    ROTATE = "rotate"
+    POLICY = "policy"
+    ENDPOINT = "endpoint"
+    PEOPLE = "people"
+    CHANGE = "change"
+    TOKEN = "token"  # noqa: S105 -- the word, not one
+    FACTOR = "factor"
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a proof is for: an action, and the id of what it's done to; none where there is one
+    only, such as everything."""
+
+    action: Action
+    about: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.action}:{self.about}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The purpose that a link names. Raises InvalidInput."""
+        action, _, about = text.partition(":")
+        try:
+            return cls(Action(action), about[:64])
+        except ValueError:
+            raise InvalidInput({"for": "Is no action that takes a second factor."}) from None
+
+
+@dataclass(frozen=True)
+class Proofs:
+    """When a person proved their second factor, for what."""
+
+    times: Mapping[str, dt.datetime] = field(default_factory=dict)
+
+    def at(self, purpose: Purpose) -> dt.datetime | None:
+        """When they last did for this purpose, by the database's clock."""
+        return self.times.get(str(purpose))
+
+    def fresh(self, purpose: Purpose, age: dt.timedelta = FRESH) -> bool:
+        """Whether they did for this purpose within `age`."""
+        at = self.at(purpose)
+        return at is not None and clock.now() - at <= age
+
+    def check(self, *purposes: Purpose, age: dt.timedelta = FRESH) -> None:
+        """Raise StepUpNeeded, naming those that weren't proved within `age`."""
+        missing = [purpose for purpose in purposes if not self.fresh(purpose, age)]
+        if missing:
+            raise StepUpNeeded(purposes=[str(purpose) for purpose in missing])
+
+
+NONE = Proofs()
+
+
+def proofs(request: HttpRequest) -> Proofs:
+    """What the person of this session has proved. Nothing for API tokens, even where a session's
+    cookie comes along."""
+    if getattr(request, "auth", None) is not None:
+        return NONE
+    session = getattr(request, "session", None)
+    if session is None or session.get(SESSION_KEY) != str(request.user.pk):
+        return NONE
+    kept = session.get(PROOFS, {})
+    return Proofs({name: dt.datetime.fromisoformat(at) for name, at in kept.items()})
+
+
+def keep(request: HttpRequest, purposes: Iterable[Purpose], at: dt.datetime) -> None:
+    """Note in the session that these were proved, under another key of it."""
+    kept = request.session.get(PROOFS, {}) | dict.fromkeys(map(str, purposes), at.isoformat())
+    newest = sorted(kept.items(), key=lambda item: item[1])[-KEPT:]
+    request.session.cycle_key()
+    request.session[PROOFS] = dict(newest)
+
+
+def forget(request: HttpRequest) -> None:
+    """Let nothing count that was proved before."""
+    request.session.pop(PROOFS, None)
+
+
+# Apps above this one say in words what a purpose is, to whoever is to prove it.
+Words = Callable[[User, str], str]
+_words: dict[Action, Words] = {}
+
+
+def in_words_by(action: Action, words: Words) -> None:
+    """Register who knows the things that this action is about. `words` takes the reader and the
+    id, and says what is to be proved: "approve or deny Ana's request for …". Raises NotFound."""
+    _words[action] = words
+
+
+def in_words(reader: User, purpose: Purpose) -> str:
+    """What this purpose is, to be read by whoever is to prove it. Raises NotFound."""
+    return _words[purpose.action](reader, purpose.about)
