@@ -1,0 +1,49 @@
+"""Verbs on groups."""
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from accounts.actions.people import messages
+from accounts.models import Group, Membership, User
+from audit.events import Event
+from audit.record import record
+from broker.errors import InvalidInput
+
+
+@transaction.atomic
+def create_group(*, by: User | None, slug: str, name: str, is_rota: bool = False) -> Group:
+    """Add an empty group; members of a rota are on call. Raises InvalidInput by field."""
+    group = Group(slug=slug, name=name, is_rota=is_rota)
+    try:
+        group.full_clean()
+    except ValidationError as error:
+        raise InvalidInput(messages(error)) from error
+    group.save(force_insert=True)
+    record(Event.GROUP_CREATED, by=by, about=group)
+    return group
+
+
+@transaction.atomic
+def set_rota(*, by: User | None, group: Group, is_rota: bool) -> bool:
+    """Say whether a group's members are on call; whether that is news."""
+    changed = Group.objects.filter(pk=group.pk).exclude(is_rota=is_rota).update(is_rota=is_rota)
+    if changed:
+        group.is_rota = is_rota
+        record(Event.GROUP_ROTA_SET, by=by, about=group, is_rota=is_rota)
+    return bool(changed)
+
+
+@transaction.atomic
+def join_group(*, by: User | None, user: User, group: Group) -> None:
+    """Make this person a member; once is enough."""
+    _, created = Membership.objects.get_or_create(user=user, group=group)
+    if created:
+        record(Event.GROUP_JOINED, by=by, about=user, related=(group,), group=group.slug)
+
+
+@transaction.atomic
+def leave_group(*, by: User | None, user: User, group: Group) -> None:
+    """End this person's membership, if there is one."""
+    gone, _ = Membership.objects.filter(user=user, group=group).delete()
+    if gone:
+        record(Event.GROUP_LEFT, by=by, about=user, related=(group,), group=group.slug)
