@@ -3,6 +3,7 @@ import uuid
 from collections.abc import Callable
 from urllib.parse import urlencode, urlsplit
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -10,6 +11,7 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from accounts.models import User
 from audit.context import Origin, origin, working_for
+from audit.forwarded import client_address, is_trusted
 from audit.refusals import RECORDED, record_refusal
 from broker.errors import KeyturnError, StepUpNeeded, TooManyTries, Unavailable
 
@@ -17,12 +19,32 @@ logger = logging.getLogger(__name__)
 Handler = Callable[[HttpRequest], HttpResponse]
 
 
+def forwarded(get_response: Handler) -> Handler:
+    """Has everything behind it see who called, where a proxy of ours is who connected.
+
+    What anybody else sends in such headers is gone, so that nothing can come to believe it.
+    """
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        peer = request.META.get("REMOTE_ADDR") or ""
+        named = request.META.pop("HTTP_X_FORWARDED_FOR", "")
+        scheme = request.META.pop("HTTP_X_FORWARDED_PROTO", "")
+        if is_trusted(peer):
+            request.META["REMOTE_ADDR"] = client_address(peer, [named])
+        if scheme and (settings.KEYTURN_BEHIND_PROXY or is_trusted(peer)):
+            # Where there are several, the nearest proxy's.
+            request.META["HTTP_X_FORWARDED_PROTO"] = scheme.rpartition(",")[2].strip()
+        return get_response(request)
+
+    return middleware
+
+
 def audit_context(get_response: Handler) -> Handler:
     """Gives every audit row of a request its origin, and the answer the id of it."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         via = "api" if request.path.startswith("/api/") else "portal"
-        # Forwarded headers are not believed: anybody can send them.
+        # `forwarded` has put whom it comes from there.
         source = Origin(
             via=via, address=request.META.get("REMOTE_ADDR") or None, trace=uuid.uuid4()
         )

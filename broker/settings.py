@@ -105,8 +105,19 @@ ALLOWED_HOSTS = [
     *env.list("KEYTURN_ALLOWED_HOSTS", ["localhost", "127.0.0.1"]),
 ]
 CSRF_TRUSTED_ORIGINS = [KEYTURN_BASE_URL]
-# A proxy in front that ends TLS and sets X-Forwarded-Proto itself, which is believed then.
-if env.bool("KEYTURN_BEHIND_PROXY", False):
+# Proxies in front: networks whose X-Forwarded-For and X-Forwarded-Proto are believed.
+KEYTURN_TRUSTED_PROXIES: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+for _entry in env.list("KEYTURN_TRUSTED_PROXIES", []):
+    try:
+        KEYTURN_TRUSTED_PROXIES.append(ipaddress.ip_network(_entry))
+    except ValueError as error:
+        raise ImproperlyConfigured(
+            f"KEYTURN_TRUSTED_PROXIES has {_entry!r}: give addresses or networks such as 10.0.0.0/8"
+        ) from error
+# A proxy at an unknown address that ends TLS and sets X-Forwarded-Proto itself, which is believed
+# from anybody then; who called isn't.
+KEYTURN_BEHIND_PROXY = env.bool("KEYTURN_BEHIND_PROXY", False)
+if KEYTURN_BEHIND_PROXY or KEYTURN_TRUSTED_PROXIES:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
 INSTALLED_APPS = [
@@ -137,6 +148,7 @@ INSTALLED_APPS = [
     "rest_framework",
 ]
 MIDDLEWARE = [
+    "broker.middleware.forwarded",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -269,13 +281,19 @@ LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "sign-in"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS = [
-    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",
+        "OPTIONS": {"user_attributes": ["email", "full_name"]},
+    },
     {
         "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
         "OPTIONS": {"min_length": 12},
     },
-    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "accounts.passwords.NotLeaked"},
+    {"NAME": "accounts.passwords.NotFromContext"},
 ]
+# Words that no password may be made of, such as the company's name.
+KEYTURN_PASSWORD_WORDS: list[str] = env.list("KEYTURN_PASSWORD_WORDS", [])
 
 # Passkeys are bound to the portal's own host and origin.
 OTP_WEBAUTHN_RP_ID = urlsplit(KEYTURN_BASE_URL).hostname

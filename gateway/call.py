@@ -17,6 +17,7 @@ import aiohttp
 import orjson
 from django.conf import settings
 
+from audit.forwarded import client_address
 from gateway import plain, session
 from gateway.dialects import (
     ENDPOINT,
@@ -84,7 +85,7 @@ class Call:
             scope.get("method", "WEBSOCKET"),
             "",
             OPENAI.name,
-            client[0] if client else "",
+            self._address(client[0] if client else ""),
         )
         self.dialect: Dialect = OPENAI
         self.entry: Entry | None = None
@@ -101,6 +102,16 @@ class Call:
         self.hung_up = False
         self._task = asyncio.current_task()
         self._watch: asyncio.Task[None] | asyncio.TimerHandle | None = None
+
+    def _address(self, peer: str) -> str:
+        if not settings.KEYTURN_TRUSTED_PROXIES:
+            return peer
+        named = [
+            value.decode("latin-1")
+            for name, value in self.scope["headers"]
+            if name == b"x-forwarded-for"
+        ]
+        return client_address(peer, named)
 
     async def serve(self) -> None:
         """Answer, whatever happens, and leave a record."""

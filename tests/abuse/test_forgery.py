@@ -1,5 +1,8 @@
 """What a caller says of where they come from counts for nothing; other sites can't act for them."""
 
+from ipaddress import ip_network
+from typing import Any
+
 import pytest
 from django.conf import settings
 from django.test import Client
@@ -9,6 +12,7 @@ from accessrequests.models import Grant
 from accessrequests.states import RequestState
 from accounts.models import SignInTry, User
 from audit.events import Event
+from audit.forwarded import client_address
 from audit.models import AuditEvent
 from credentials.models import Credential
 from tests.api.callers import Caller
@@ -61,6 +65,65 @@ def test_failed_sign_ins_count_for_the_address_that_connected(
         headers=headers,
     )
     assert list(SignInTry.objects.values_list("address", flat=True)) == [MINE]
+
+
+PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8"), ip_network("192.0.2.200")]
+
+
+@pytest.mark.parametrize(
+    ("peer", "named", "caller"),
+    [
+        ("10.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("10.0.0.1", "203.0.113.66, 203.0.113.9", "203.0.113.9"),  # the left one is invented
+        ("10.0.0.1", "203.0.113.9, 192.0.2.200, 10.9.9.9", "203.0.113.9"),
+        ("10.0.0.1", "10.0.0.7", "10.0.0.7"),
+        ("10.0.0.1", "203.0.113.66, what?", "10.0.0.1"),
+        ("10.0.0.1", "203.0.113.66, , 10.0.0.2", "10.0.0.2"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "203.0.113.9:4711", "203.0.113.9"),
+        ("fd00::1", "[2001:db8::9]:4711", "2001:db8::9"),
+        ("::ffff:10.0.0.1", "::ffff:203.0.113.9", "203.0.113.9"),
+        ("192.0.2.201", "203.0.113.66", "192.0.2.201"),  # no proxy of ours
+        ("203.0.113.9", "10.0.0.1", "203.0.113.9"),
+        ("", "203.0.113.66", ""),  # by a socket that has no address
+    ],
+)
+def test_only_what_our_proxies_wrote_is_believed(
+    peer: str, named: str, caller: str, settings: Any
+) -> None:
+    settings.KEYTURN_TRUSTED_PROXIES = PROXIES
+    assert client_address(peer, [named]) == caller
+    assert client_address(peer, named.split(", ")) == caller, "in headers of their own"
+    settings.KEYTURN_TRUSTED_PROXIES = []
+    assert client_address(peer, [named]) == peer
+
+
+def test_tries_and_the_record_hold_whom_a_proxy_of_ours_names(world: World, settings: Any) -> None:
+    settings.KEYTURN_TRUSTED_PROXIES = PROXIES
+    named = {"X-Forwarded-For": "203.0.113.66, 203.0.113.9"}
+    wrong = {"username": world.person().email, "password": "a wrong guess"}
+    Client(REMOTE_ADDR="10.0.0.1").post(reverse("sign-in"), wrong, headers=named)
+    Client(REMOTE_ADDR=MINE).post(reverse("sign-in"), wrong, headers=named)
+    there = ["203.0.113.9", MINE]
+    assert list(SignInTry.objects.order_by("at").values_list("address", flat=True)) == there
+    rows = AuditEvent.objects.filter(event=Event.SIGN_IN_REFUSED).order_by("pk")
+    assert list(rows.values_list("address", flat=True)) == there
+
+
+@pytest.mark.parametrize(
+    ("peer", "scheme", "status"),
+    [("10.0.0.1", "https", 200), ("10.0.0.1", "https, http", 301), (MINE, "https", 301)],
+)
+def test_only_a_proxy_of_ours_says_that_a_call_came_by_tls(
+    peer: str, scheme: str, status: int, settings: Any
+) -> None:
+    settings.KEYTURN_TRUSTED_PROXIES = PROXIES
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    settings.SECURE_SSL_REDIRECT = True
+    client = Client(REMOTE_ADDR=peer)
+    assert client.get(reverse("sign-in"), headers={"X-Forwarded-Proto": scheme}).status_code == (
+        status
+    )
 
 
 @pytest.mark.parametrize(
