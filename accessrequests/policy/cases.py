@@ -27,6 +27,7 @@ from accessrequests.policy.document import (
 )
 from accessrequests.policy.effective import Effective, Ruling, Source, effective
 from accessrequests.policy.facts import Facts
+from accounts import plain_yaml
 from broker.errors import InvalidInput
 from endpoints.kinds import Revocation
 from endpoints.models import AccessProfile, Endpoint
@@ -186,24 +187,24 @@ def _read(path: Path) -> tuple[CaseFile, list[int]]:
     """The cases of a file and the line of each."""
     text = _text(path)
     try:
-        found = reading.nodes(text)
+        found = plain_yaml.nodes(text)
         if len(found) != 1:
             raise InvalidInput({"file": "Give endpoints and cases."})
-        file = CaseFile.model_validate(reading.data_of(found[0]))
+        file = CaseFile.model_validate(plain_yaml.data_of(found[0]))
         errors = {
             f"cases.{number}.request.profile": "Describe this endpoint and profile under endpoints."
             for number, case in enumerate(file.cases)
             if not _described(file, case)
         }
         if errors:
-            raise InvalidInput(reading.located(errors, found[0]))
+            raise InvalidInput(plain_yaml.located(errors, found[0]))
     except ValidationError as error:
         keyed = errors_by_key(error, CaseFile)
-        raise _in_file(path, reading.located(keyed, found[0])) from error
+        raise _in_file(path, plain_yaml.located(keyed, found[0])) from error
     except InvalidInput as error:
         raise _in_file(path, error.errors) from error
     paths = [["cases", str(number)] for number in range(len(file.cases))]
-    return file, [reading.line_of(found[0], path) for path in paths]
+    return file, [plain_yaml.line_of(found[0], path) for path in paths]
 
 
 def _described(file: CaseFile, case: Case) -> bool:

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from accessrequests.policy.document import json_schema, parse
-from accessrequests.policy.reading import LARGEST, read, write
+from accessrequests.policy.reading import read, write
+from accounts.plain_yaml import LARGEST
 from broker.errors import InvalidInput
 from tests.policy.documents import POLICIES
 
