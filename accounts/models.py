@@ -287,6 +287,45 @@ class Session(AbstractBaseSession):
         return SessionStore
 
 
+class ProviderSignIn(models.Model):
+    """One sign-in by an OpenID provider, which is asked again whether it still stands for it.
+
+    In a row of its own: tokens that are used up and replaced can't be in a session, of which two
+    requests at once write the older state back. A session names its row, and without it is over.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    person = models.ForeignKey(User, on_delete=models.CASCADE, related_name="provider_sign_ins")
+    provider = models.CharField(max_length=40, help_text="its slug")
+    subject = models.CharField(max_length=255, help_text="`sub` at the provider")
+    provider_session = models.CharField(max_length=200, help_text="as in its Session")
+    sealed = models.TextField(help_text="the provider's tokens, as Vault encrypted them")
+    created_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+    asked_at = models.DateTimeField(help_text="when the provider last stood for it")
+
+    class Meta:
+        indexes = [models.Index(fields=["provider", "subject"], name="sign_in_by_subject")]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(sealed__startswith="vault:"), name="provider_tokens_are_sealed"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.person} by {self.provider}"
+
+
+class LogoutToken(models.Model):
+    """A logout token of a provider that was taken, so that it isn't taken twice."""
+
+    id = models.BigAutoField(primary_key=True)
+    digest = models.BinaryField(max_length=32, unique=True, help_text="of its provider and `jti`")
+    at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+
+    def __str__(self) -> str:
+        return f"taken at {self.at}"
+
+
 class Change(models.Model):
     """A change that widens access, as one administrator proposes it and another decides it.
 

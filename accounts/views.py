@@ -1,5 +1,5 @@
 from django.conf import settings
-from django.contrib.auth import login, logout
+from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import redirect_to_login
 from django.db import transaction
@@ -10,9 +10,11 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 from django_htmx.http import HttpResponseClientRefresh
 
-from accounts import actions
+from accounts import actions, signing_in
 from accounts.forms import SignInForm
 from accounts.session import person
+from accounts.sso import views as sso
+from accounts.sso.configuration import providers
 from accounts.way_back import way_back
 from audit.events import Event
 from audit.record import record
@@ -51,13 +53,21 @@ def sign_in(request: HttpRequest) -> HttpResponseBase:
                 status = error.status
             else:
                 if user is not None:
-                    login(request, user)
+                    signing_in.begin(request, user, how="password")
                     return redirect(_next(request))
                 form.add_error(
                     None, "No account has this email and password. Check both and try again."
                 )
     return render(
-        request, "accounts/sign_in.html", {"form": form, "next": _next(request)}, status=status
+        request,
+        "accounts/sign_in.html",
+        {
+            "form": form,
+            "next": _next(request),
+            "providers": providers(),
+            "passwords": settings.KEYTURN_PASSWORD_SIGN_IN or "password" in request.GET,
+        },
+        status=status,
     )
 
 
@@ -66,9 +76,13 @@ def sign_in(request: HttpRequest) -> HttpResponseBase:
 def sign_out(request: HttpRequest) -> HttpResponse:
     """End the session here and now; `next` is where to go once signed in again."""
     back = way_back(request, "")
+    elsewhere = sso.leave(request)
     with transaction.atomic():
         record(Event.SIGNED_OUT, by=person(request))
         logout(request)
+    if elsewhere is not None:
+        # A page, not a redirect: the policy on forms holds for where they are sent on to, too.
+        return render(request, "accounts/signed_out.html", {"elsewhere": elsewhere})
     if back:
         return redirect_to_login(back)
     return redirect(settings.LOGOUT_REDIRECT_URL)

@@ -9,6 +9,8 @@ class Event(TextChoices):
     SIGNED_IN = "session:started", "signed in"
     SIGN_IN_REFUSED = "session:refused", "failed to sign in"
     SIGNED_OUT = "session:ended", "signed out"
+    PROVIDER_LINKED = "identity:linked", "came for the first time by a provider to the account of"
+    PROVIDER_ENDED = "session:ended_by_provider", "was signed out by their provider"
     ACCESS_REFUSED = "access:refused", "was refused"
     USER_CREATED = "user:created", "created person"
     USER_DEACTIVATED = "user:deactivated", "deactivated person"

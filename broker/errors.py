@@ -46,6 +46,13 @@ class NotSignedIn(KeyturnError):
     title = "Not signed in"
 
 
+class SignInAgain(NotSignedIn):
+    """This session is over: whoever let you in no longer stands for it. Sign in again."""
+
+    code = "sign-in-again"
+    title = "Sign in again"
+
+
 class Forbidden(KeyturnError):
     """You may see this, but not do that with it."""
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from urllib.parse import urlencode, urlsplit
 
 from django.conf import settings
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -13,7 +14,7 @@ from accounts.models import User
 from audit.context import Origin, origin, working_for
 from audit.forwarded import client_address, is_trusted
 from audit.refusals import RECORDED, record_refusal
-from broker.errors import KeyturnError, StepUpNeeded, TooManyTries, Unavailable
+from broker.errors import KeyturnError, SignInAgain, StepUpNeeded, TooManyTries, Unavailable
 
 logger = logging.getLogger(__name__)
 Handler = Callable[[HttpRequest], HttpResponse]
@@ -106,6 +107,10 @@ class Problems:
                 return redirect(step_up)
             # What was posted isn't kept to be sent again: the person sees and repeats it.
             context["step_up_url"] = step_up
+        if isinstance(error, SignInAgain):
+            messages.error(request, error.detail)
+            sign_in = f"{reverse('sign-in')}?{urlencode({'next': _page_of(request)})}"
+            return HttpResponseClientRedirect(sign_in) if htmx else redirect(sign_in)
         page = "errors/problem_fragment.html" if htmx else "errors/problem.html"
         response = render(request, page, context, status=error.status)
         problem_headers(error, response)

@@ -23,6 +23,8 @@ WHAT_TO_DO = {
     "not-signed-in": "Send an API token as `Authorization: Bearer kt_pat_…`, or sign in to the "
     "portal. If you did send a token, it has expired, was revoked, was copied incompletely, or "
     "its owner was deactivated: make a new one with `manage.py token create`.",
+    "sign-in-again": "Sign in again in the portal. Your company's provider was asked whether you "
+    "still have your account there, and said no, or no longer knows the session.",
     "forbidden": "Read `detail`: it names who may do this. Ask one of them. The try is on record.",
     "self-review": "Wait for another member of the reviewing group, or cancel the request.",
     "needs-person": "Let a reviewer, or for a policy an administrator, sign in to the portal and "

@@ -295,6 +295,20 @@ AUTH_PASSWORD_VALIDATORS = [
 # Words that no password may be made of, such as the company's name.
 KEYTURN_PASSWORD_WORDS: list[str] = env.list("KEYTURN_PASSWORD_WORDS", [])
 
+# Single sign-on: a file of OpenID providers, and whether people may sign in by password beside it.
+KEYTURN_SSO_FILE = env.str("KEYTURN_SSO_FILE", "")
+KEYTURN_PASSWORD_SIGN_IN = env.bool("KEYTURN_PASSWORD_SIGN_IN", True)
+if not KEYTURN_PASSWORD_SIGN_IN and not KEYTURN_SSO_FILE:
+    raise ImproperlyConfigured("KEYTURN_PASSWORD_SIGN_IN is false: then KEYTURN_SSO_FILE is needed")
+# allauth speaks to the providers and does nothing else: accounts are ours.
+SOCIALACCOUNT_ADAPTER = "accounts.sso.adapter.Adapter"
+SOCIALACCOUNT_ONLY = True
+SOCIALACCOUNT_STORE_TOKENS = False
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*"]
+
 # Passkeys are bound to the portal's own host and origin.
 OTP_WEBAUTHN_RP_ID = urlsplit(KEYTURN_BASE_URL).hostname
 OTP_WEBAUTHN_RP_NAME = "Keyturn"

@@ -5,6 +5,7 @@ from django.urls import path
 from accessrequests import views as accessrequests
 from accounts import views as accounts
 from accounts import views_factors as factors
+from accounts.sso import views as sso
 from audit import views as audit
 from credentials import rotation_views as rotation
 from credentials import views as credentials
@@ -17,6 +18,13 @@ urlpatterns = [
     path("", credentials.home, name="home"),
     path("sign-in/", accounts.sign_in, name="sign-in"),
     path("sign-out/", accounts.sign_out, name="sign-out"),
+    path("sso/<slug:slug>/login/", sso.start, name="sso-start"),
+    path("sso/<slug:slug>/callback/", sso.callback, name="sso-callback"),
+    path(
+        "sso/<slug:slug>/backchannel-logout",
+        sso.backchannel_logout,
+        name="sso-backchannel-logout",
+    ),
     path("step-up/", factors.step_up, name="step-up"),
     path("settings/factor/", factors.factor, name="factor"),
     path("settings/factor/set-up/", factors.factor_set_up, name="factor-set-up"),

@@ -3,10 +3,12 @@
 import datetime as dt
 import hashlib
 
+from django.conf import settings
 from django.contrib.auth import authenticate
 from django.db import connection, transaction
 from django.http import HttpRequest
 
+from accounts.factors import has_factor
 from accounts.models import SignInTry, User
 from audit import clock
 from audit.context import origin
@@ -22,6 +24,14 @@ TRIES_PER_ACCOUNT = 30
 def _account(email: str) -> str:
     # Whatever was typed: it may be a password in the wrong field, so never in clear.
     return hashlib.sha256(User.objects.normalize_email(email).encode()).hexdigest()
+
+
+def _may_by_password(user: User) -> bool:
+    """Where people come by a provider, passwords are for when none works: of administrators, who
+    then prove a second factor."""
+    if settings.KEYTURN_PASSWORD_SIGN_IN:
+        return True
+    return user.is_administrator and has_factor(user)
 
 
 def sign_in(*, request: HttpRequest, email: str, password: str) -> User | None:
@@ -50,7 +60,7 @@ def sign_in(*, request: HttpRequest, email: str, password: str) -> User | None:
         SignInTry.objects.create(account=account, address=address)
     user = authenticate(request, username=User.objects.normalize_email(email), password=password)
     with transaction.atomic():
-        if not isinstance(user, User):
+        if not isinstance(user, User) or not _may_by_password(user):
             record(Event.SIGN_IN_REFUSED, by=None, account=account[:16])
             return None
         SignInTry.objects.filter(account=account, address=address).delete()

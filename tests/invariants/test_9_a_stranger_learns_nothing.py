@@ -108,7 +108,7 @@ ROUTES = {
     ("policy-retire", POST): "policy",
 }
 # These name nothing of anybody's.
-OPEN = {"problem"}
+OPEN = {"problem", "sso-start", "sso-callback", "sso-backchannel-logout"}
 TEAMMATE_SEES = {"endpoint", "profile", "slug"}
 BODIES = {
     "api-endpoint-prices": {"model": "demo-small", "input_price": "1", "output_price": "2"},
