@@ -84,7 +84,7 @@ def test_a_token_that_the_provider_did_not_sign(acme, slug, how):
     public = repr(acme.get(type("Call", (), {"path": "/jwks"}))[1]).encode()
     match how:
         case "none":
-            acme.signed = jwt.encode(claims, None, "none", headers=header)
+            acme.signed = jwt.encode(claims, "", "none", headers=header)
         case "secret":
             acme.signed = jwt.encode(claims, SECRET, "HS256", headers=header)
         case "public key":
@@ -214,7 +214,7 @@ def test_a_logout_token_by_no_key_of_the_provider_and_one_that_is_an_id_token(ac
         "",
         "a.b.c",
         jwt.encode(made, SECRET, "HS256", headers={"kid": "k1"}),
-        jwt.encode(made, None, "none", headers={"kid": "k1"}),
+        jwt.encode(made, "", "none", headers={"kid": "k1"}),
         acme.id_token(jti="1"),
         acme.sign(made, typ="at+jwt"),
     ):

@@ -34,7 +34,7 @@ class FakeProvider:
     """Answers as `claims`, `userinfo` and `status` say; what isn't given is as it should be."""
 
     def __init__(self) -> None:
-        self.key, self.others = ec.generate_private_key(ec.SECP256R1()), {}
+        self.key = ec.generate_private_key(ec.SECP256R1())
         self.reset()
         provider = self
 
