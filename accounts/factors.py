@@ -9,6 +9,7 @@ import datetime as dt
 import re
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NoReturn
 
 from django.contrib.auth import SESSION_KEY
@@ -16,6 +17,7 @@ from django.db import transaction
 from django.db.models import F
 from django.http import HttpRequest
 from django_otp.oath import TOTP
+from django_otp_webauthn.utils import get_credential_model
 
 from accounts import stepup
 from accounts.models import Totp, User
@@ -167,6 +169,46 @@ def remove(*, by: User | None, person: User, proof: dt.datetime | None = None) -
     _end_sessions(person)
     record(Event.FACTOR_REMOVED, by=by, about=person)
     tell(person, "removed")
+
+
+@dataclass(frozen=True)
+class Held:
+    """One second factor that somebody has, without anything secret of it."""
+
+    id: str
+    words: str
+
+
+def held_by(person: User) -> list[Held]:
+    """The second factors of this person, in a fixed order."""
+    held = [
+        Held(f"totp:{each.pk}", "an authenticator app")
+        for each in Totp.objects.filter(person=person)
+    ]
+    passkeys = get_credential_model().objects.filter(user=person).order_by("pk")
+    held += [Held(f"passkey:{each.pk}", f"the passkey “{each.name}”") for each in passkeys]
+    return held
+
+
+@transaction.atomic
+def reset(*, by: User, person: User, with_: User) -> None:
+    """Take all second factors of somebody who lost them away, as two administrators agreed
+    (accounts.changes); their sessions end by it. The password stays as it is."""
+    held = held_by(person)
+    Totp.objects.filter(person=person).delete()
+    get_credential_model().objects.filter(user=person).delete()
+    person.recovery_codes.all().delete()
+    person.sessions.all().delete()
+    _end_sessions(person)
+    record(
+        Event.FACTORS_RESET,
+        by=by,
+        about=person,
+        related=(with_,),
+        factors=[each.words for each in held],
+        proposed_by=str(with_),
+    )
+    tell(person, f"taken away by {with_} and {by}")
 
 
 def _end_sessions(person: User) -> None:

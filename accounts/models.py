@@ -1,3 +1,4 @@
+import datetime as dt
 import functools
 from collections.abc import Iterator
 from typing import ClassVar
@@ -326,6 +327,16 @@ class LogoutToken(models.Model):
         return f"taken at {self.at}"
 
 
+class Changes(models.QuerySet["Change"]):
+    def visible_to(self, user: User) -> "Changes":
+        """One's own proposals; all of them for administrators and auditors."""
+        return self if user.sees_everything else self.filter(proposed_by=user)
+
+    def waiting(self) -> "Changes":
+        """Those that could be decided at this moment."""
+        return self.filter(state=Change.State.PENDING, expires_at__gt=ClockTimestamp())
+
+
 class Change(models.Model):
     """A change that widens access, as one administrator proposes it and another decides it.
 
@@ -342,6 +353,9 @@ class Change(models.Model):
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     kind = models.CharField(max_length=40)
     about = models.UUIDField(null=True, help_text="id of what it changes; empty for a new one")
+    part = models.CharField(
+        max_length=100, default="", help_text="of what it changes, where several may wait at once"
+    )
     label = models.CharField(max_length=200, help_text="what it changes, in words")
     payload = models.JSONField(help_text="what is to be done, for its kind")
     difference = models.JSONField(help_text="a list of {what, before, after}, to be read")
@@ -355,6 +369,8 @@ class Change(models.Model):
     decided_at = models.DateTimeField(null=True)
     note = models.CharField(max_length=1000, help_text="of whoever decided")
 
+    objects = Changes.as_manager()
+
     class Meta:
         ordering = ("-proposed_at",)
         constraints = [
@@ -367,12 +383,20 @@ class Change(models.Model):
                 name="change_decided_by_a_second_person",
             ),
             models.UniqueConstraint(
-                fields=["kind", "about"],
+                fields=["kind", "about", "part"],
                 condition=models.Q(state="pending"),
+                nulls_distinct=False,
                 name="change_one_pending_of_each",
             ),
         ]
         indexes = [models.Index(fields=["state", "-proposed_at"], name="change_by_state")]
 
     def __str__(self) -> str:
-        return f"{self.label} ({self.kind})"
+        return self.label
+
+    def state_at(self, moment: dt.datetime) -> "Change.State":
+        """Its state, whether or not a sweep has closed what waited for too long."""
+        state = Change.State(self.state)
+        if state == Change.State.PENDING and self.expires_at <= moment:
+            return Change.State.EXPIRED
+        return state

@@ -68,6 +68,13 @@ class SelfReview(Forbidden):
     title = "Own request"
 
 
+class SecondPerson(Forbidden):
+    """Nobody decides a change that they proposed. It waits for another administrator."""
+
+    code = "second-person"
+    title = "A second person is needed"
+
+
 class NeedsPerson(Forbidden):
     """This takes a signed-in person: an API token approves nothing and breaks no glass."""
 
@@ -96,6 +103,13 @@ class Conflict(KeyturnError):
     status = 409
     code = "conflict"
     title = "Conflict"
+
+
+class StaleChange(Conflict):
+    """What this change was made from has changed since; it has to be proposed anew."""
+
+    code = "stale-change"
+    title = "Stale change"
 
 
 class AlreadyDecided(Conflict):

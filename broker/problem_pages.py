@@ -27,6 +27,10 @@ WHAT_TO_DO = {
     "still have your account there, and said no, or no longer knows the session.",
     "forbidden": "Read `detail`: it names who may do this. Ask one of them. The try is on record.",
     "self-review": "Wait for another member of the reviewing group, or cancel the request.",
+    "second-person": "Let another administrator decide the change: `/changes/` names who can. If "
+    "there is nobody else, whoever runs Keyturn can do it by command.",
+    "stale-change": "Read `difference`: what the change would do now. If that is still wanted, "
+    "propose it anew; the old one makes way for it.",
     "needs-person": "Let a reviewer, or for a policy an administrator, sign in to the portal and "
     "do it there. A program can wait by reading the request until its `state` is no longer "
     "`pending`; policies from a file are taken by `manage.py policy apply`.",
