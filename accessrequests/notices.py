@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from django.urls import reverse
 
 from accessrequests.models import AccessRequest, Comment, Grant, HandOver, Review, Route
-from accessrequests.routing import are_linked, may_decide, reviewers_of, told_for
+from accessrequests.routing import may_decide, reviewers_of, told_for
 from accessrequests.states import EndReason
+from accounts.linked import are_linked
 from accounts.models import User
 from audit.templatetags.keyturn import and_list, duration
 from endpoints.models import EmergencyStop

@@ -2,7 +2,8 @@
 
 from accessrequests.models import AccessRequest, Grant
 from accessrequests.policy.document import Reviewers
-from accessrequests.routing import are_linked, in_words, may_decide
+from accessrequests.routing import in_words, may_decide
+from accounts.linked import are_linked
 from accounts.models import User
 from broker.errors import Forbidden, KeyturnError, SelfReview
 

@@ -9,6 +9,7 @@ from django.db.models import Q
 
 from accessrequests.models import Absence, AccessRequest, Route
 from accessrequests.policy.document import Reviewers, Step, duration_of
+from accounts.linked import are_linked
 from accounts.models import Group, Membership, User
 from audit.templatetags.keyturn import or_list
 from endpoints.models import AccessProfile, Endpoint
@@ -27,11 +28,6 @@ def linked_to(requester: User) -> Q:
     """People whose approval would be the requester's own, and programs, which approve nothing."""
     linked = Q(pk=requester.pk) | Q(owner__isnull=False)
     return linked | Q(pk=requester.owner_id) if requester.owner_id else linked
-
-
-def are_linked(reviewer: User, requester: User) -> bool:
-    """Whether one acts for the other."""
-    return requester.pk == reviewer.pk or requester.owner_id == reviewer.pk
 
 
 def people(reviewers: Reviewers, profile: AccessProfile, requester: User) -> list[User]:

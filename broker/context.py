@@ -8,13 +8,14 @@ from django.http import HttpRequest
 
 from accessrequests import desk
 from accessrequests.models import Grant
-from accounts.models import User
+from accounts.models import Change, User
 from gateway.presence import may_look
 from notifications.models import Notification
 
 
 def portal(request: HttpRequest) -> dict[str, Any]:
-    """`waiting_count`, `unread_count`, `live_grants`, `sees_live`, `demo`, `demo_sign_ins`."""
+    """`waiting_count`, `unread_count`, `change_count`, `live_grants`, `sees_live`, `demo`,
+    `demo_sign_ins`."""
     user = getattr(request, "user", None)
 
     @functools.cache
@@ -30,6 +31,13 @@ def portal(request: HttpRequest) -> dict[str, Any]:
         if not isinstance(user, User):
             return 0
         return Notification.objects.filter(person=user).unread()[:100].count()
+
+    @functools.cache
+    def change_count() -> int:
+        """Changes of others that wait, for administrators; at most 100."""
+        if not isinstance(user, User) or not user.is_administrator:
+            return 0
+        return Change.objects.waiting().exclude(proposed_by=user)[:100].count()
 
     @functools.cache
     def live_grants() -> list[Grant]:
@@ -52,6 +60,7 @@ def portal(request: HttpRequest) -> dict[str, Any]:
     return {
         "waiting_count": waiting_count,
         "unread_count": unread_count,
+        "change_count": change_count,
         "live_grants": live_grants,
         "sees_live": sees_live,
         "demo": settings.KEYTURN_DEMO,

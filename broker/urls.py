@@ -9,6 +9,7 @@ from accessrequests.api import (
     RequestViewSet,
     ReviewsView,
 )
+from accounts.api_changes import ChangeViewSet
 from audit.api import AuditEventViewSet
 from broker.health import healthz
 from broker.metrics import metrics
@@ -26,6 +27,7 @@ router.register("endpoints", EndpointViewSet, basename="api-endpoint")
 router.register("profiles", ProfileViewSet, basename="api-profile")
 router.register("requests", RequestViewSet, basename="api-request")
 router.register("approvals", ApprovalViewSet, basename="api-approval")
+router.register("changes", ChangeViewSet, basename="api-change")
 router.register("policies", PolicyViewSet, basename="api-policy")
 router.register("absences", AbsenceViewSet, basename="api-absence")
 router.register("grants", GrantViewSet, basename="api-grant")

@@ -4,6 +4,7 @@ from django.urls import path
 
 from accessrequests import views as accessrequests
 from accounts import views as accounts
+from accounts import views_changes as changes
 from accounts import views_factors as factors
 from accounts.sso import views as sso
 from audit import views as audit
@@ -74,6 +75,10 @@ urlpatterns = [
     path("approvals/decided/", accessrequests.approvals_decided, name="approvals-decided"),
     path("approvals/others/", accessrequests.approvals_others, name="approvals-others"),
     path("approvals/figures/", accessrequests.approvals_figures, name="approvals-figures"),
+    path("changes/", changes.change_list, name="changes"),
+    path("changes/<uuid:pk>/", changes.change, name="change"),
+    path("changes/<uuid:pk>/decide/", changes.change_decide, name="change-decide"),
+    path("changes/<uuid:pk>/withdraw/", changes.change_withdraw, name="change-withdraw"),
     path("policies/", accessrequests.policies, name="policies"),
     path("policies/new/", accessrequests.policy_edit, name="policy-new"),
     path("policies/new/check/", accessrequests.policy_check, name="policy-new-check"),

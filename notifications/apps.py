@@ -6,6 +6,8 @@ class NotificationsConfig(AppConfig):
 
     def ready(self) -> None:
         from accounts import factors
-        from notifications.outbox import factor_changed
+        from accounts.changes import deciding
+        from notifications.outbox import change_told, factor_changed
 
         factors.tell = factor_changed
+        deciding.tell = change_told

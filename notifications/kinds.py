@@ -26,6 +26,8 @@ class Kind(TextChoices):
     ROTATION_WANTED = "rotation_wanted", "rotate a key"
     ROTATION_STUCK = "rotation_stuck", "rotation stuck"
     KEY_LEAKED = "key_leaked", "key reported as leaked"
+    CHANGE_WAITING = "change_waiting", "change to decide"
+    CHANGE_DECIDED = "change_decided", "change decided"
 
 
 class Topic(TextChoices):
@@ -66,6 +68,8 @@ TOPICS: dict[Kind, Topic] = {
     Kind.ROTATION_STUCK: Topic.SECURITY,
     Kind.WRAP_TAKEN: Topic.SECURITY,
     Kind.KEY_LEAKED: Topic.SECURITY,
+    Kind.CHANGE_WAITING: Topic.WAITING,
+    Kind.CHANGE_DECIDED: Topic.SECURITY,
 }
 
 # One of the outlines in static/icons.svg for each kind.
@@ -90,4 +94,6 @@ ICONS: dict[Kind, str] = {
     Kind.ROTATION_STUCK: "alert-triangle",
     Kind.WRAP_TAKEN: "flame",
     Kind.KEY_LEAKED: "flame",
+    Kind.CHANGE_WAITING: "checklist",
+    Kind.CHANGE_DECIDED: "users",
 }

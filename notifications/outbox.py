@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import transaction
 from django.urls import reverse
 
-from accounts.models import User
+from accounts.models import Change, User
 from audit import clock
 from audit.record import Identified
 from notifications.kinds import TOPICS, Email, Kind
@@ -178,3 +178,41 @@ def factor_changed(person: User, what: str) -> None:
         quote="If that wasn’t you, tell an administrator at once.",
         occasion=clock.now().isoformat(timespec="milliseconds"),
     )
+
+
+def change_told(change: Change, news: str, people: Iterable[User]) -> None:
+    """Tell those who could decide a change that it waits, and everyone concerned what became of
+    it."""
+    path = reverse("change", args=[change.pk])
+    facts = [("Proposed by", str(change.proposed_by))]
+    if news == "proposed":
+        notify(
+            Kind.CHANGE_WAITING,
+            to=people,
+            about=change,
+            path=path,
+            sentence=f"A change waits for a second administrator: {change.label}",
+            facts=[*facts, ("Until", f"{change.expires_at:%Y-%m-%d %H:%M} UTC")],
+            quote=change.reason,
+        )
+        return
+    withdraw(about=change, kinds=[Kind.CHANGE_WAITING])
+    if change.decided_by is not None:
+        facts.append(("Decided by", str(change.decided_by)))
+    notify(
+        Kind.CHANGE_DECIDED,
+        to=people,
+        about=change,
+        path=path,
+        sentence=f"{_BECAME[news]}: {change.label}",
+        facts=facts,
+        quote=change.note,
+    )
+
+
+_BECAME = {
+    "applied": "Two people agreed, and it is done",
+    "rejected": "Rejected",
+    "withdrawn": "Withdrawn",
+    "expired": "Nobody decided in time",
+}

@@ -1,10 +1,12 @@
 """A company to test in: anything at any state, made by the same actions as in production."""
 
 import datetime as dt
+from dataclasses import dataclass
 from typing import Any
 
 import pgtrigger
 from django.db.models import F
+from django.test import Client
 from ulid import ULID
 
 from accessrequests.actions import (
@@ -19,6 +21,8 @@ from accessrequests.policy.document import parse
 from accessrequests.states import EndReason, RequestState
 from accounts.actions import create_group, create_user, join_group
 from accounts.models import Group, User
+from accounts.stepup import FRESH, PROOFS, Proofs, Purpose
+from audit import clock
 from credentials.actions import end_grant, store_upstream_key
 from endpoints.actions import create_endpoint, create_profile
 from endpoints.models import AccessProfile, Endpoint
@@ -26,6 +30,27 @@ from endpoints.models import AccessProfile, Endpoint
 UPSTREAM_KEY = "sk-upstream-canary-7f3b9c2e51d84a06"
 PASSWORD = "correct horse battery staple"
 MODELS = ["demo-embed", "demo-large", "demo-slow", "demo-small"]
+
+
+@dataclass(frozen=True)
+class Proved(Proofs):
+    """As if everything had been proved so long ago."""
+
+    ago: dt.timedelta = dt.timedelta(0)
+
+    def fresh(self, purpose: Purpose, age: dt.timedelta = FRESH) -> bool:  # noqa: ARG002
+        return self.ago <= age
+
+
+PROVED = Proved()
+
+
+def prove(client: Client, *purposes: Purpose, ago: dt.timedelta = dt.timedelta(0)) -> None:
+    """Let this client's session have proved a second factor for these."""
+    session = client.session
+    at = (clock.now() - ago).isoformat()
+    session[PROOFS] = session.get(PROOFS, {}) | {str(purpose): at for purpose in purposes}
+    session.save()
 
 
 def unique() -> str:

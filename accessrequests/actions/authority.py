@@ -8,8 +8,9 @@ from accessrequests.models import AccessRequest, Grant, Review
 from accessrequests.policy.document import Reviewers
 from accessrequests.policy.effective import Effective, Ruling
 from accessrequests.policy.facts import Facts
-from accessrequests.routing import are_linked, in_words, may_decide, people, unfilled
+from accessrequests.routing import in_words, may_decide, people, unfilled
 from accessrequests.states import RequestState
+from accounts.linked import are_linked
 from accounts.models import User
 from audit import clock
 from broker.errors import AuthorityLost

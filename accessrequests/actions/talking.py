@@ -8,8 +8,9 @@ from accessrequests import notices
 from accessrequests.actions.pending import check_pending
 from accessrequests.models import AccessRequest, Comment, HandOver
 from accessrequests.permissions import check_comment, check_review
-from accessrequests.routing import are_linked, may_decide
+from accessrequests.routing import may_decide
 from accounts.door import fetch
+from accounts.linked import are_linked
 from accounts.models import User
 from audit.events import Event
 from audit.record import record

@@ -1,7 +1,13 @@
 """The verbs of accounts, a module for each noun."""
 
-from accounts.actions.groups import create_group, join_group, leave_group, set_rota
-from accounts.actions.people import create_user, deactivate_user, set_manager, set_password
+from accounts.actions.groups import create_group, join_group, leave_group, name_owner, set_rota
+from accounts.actions.people import (
+    create_user,
+    deactivate_user,
+    set_manager,
+    set_password,
+    set_roles,
+)
 from accounts.actions.signing_in import (
     TRIES_PER_ACCOUNT,
     TRIES_PER_ACCOUNT_AND_ADDRESS,
@@ -23,9 +29,11 @@ __all__ = [
     "forget_old_tries",
     "join_group",
     "leave_group",
+    "name_owner",
     "revoke_token",
     "set_manager",
     "set_password",
+    "set_roles",
     "set_rota",
     "sign_in",
     "token_owner",

@@ -47,3 +47,13 @@ def leave_group(*, by: User | None, user: User, group: Group) -> None:
     gone, _ = Membership.objects.filter(user=user, group=group).delete()
     if gone:
         record(Event.GROUP_LEFT, by=by, about=user, related=(group,), group=group.slug)
+
+
+@transaction.atomic
+def name_owner(*, by: User | None, group: Group, user: User) -> None:
+    """Let this person say who is in the group. Raises InvalidInput."""
+    if not user.is_active or user.is_service:
+        raise InvalidInput({"owner": "Must be a person whose account is active."})
+    if not group.owners.filter(pk=user.pk).exists():
+        group.owners.add(user)
+        record(Event.GROUP_OWNER_NAMED, by=by, about=group, related=(user,), owner=user.email)

@@ -61,6 +61,31 @@ def set_manager(*, by: User | None, user: User, manager: User | None) -> bool:
 
 
 @transaction.atomic
+def set_roles(
+    *,
+    by: User | None,
+    user: User,
+    is_administrator: bool | None = None,
+    is_auditor: bool | None = None,
+) -> bool:
+    """Make a person administrator or auditor, or not any more; whether that is news. None leaves
+    it as it is. Giving one takes two administrators: see accounts.changes."""
+    row = User.objects.select_for_update(no_key=True).get(pk=user.pk)
+    given = {"is_administrator": is_administrator, "is_auditor": is_auditor}
+    changed = {
+        name: value
+        for name, value in given.items()
+        if value is not None and value != getattr(row, name)
+    }
+    if changed:
+        for name, value in changed.items():
+            setattr(user, name, value)
+        User.objects.filter(pk=user.pk).update(**changed)
+        record(Event.ROLES_SET, by=by, about=user, roles=changed)
+    return bool(changed)
+
+
+@transaction.atomic
 def set_password(*, by: User | None, user: User, password: str) -> None:
     """Give a person a new password; their sessions end by it. Raises InvalidInput."""
     try:

@@ -7,6 +7,7 @@ from typing import Any
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Model
 
+from accounts import stepup
 from accounts.changes.kinds import Kind, kind_of
 from accounts.door import fetch
 from accounts.linked import are_linked
@@ -204,7 +205,9 @@ def stale(change: Change) -> bool:
 
 def _open(by: User, change_id: Any) -> Change:
     """The change, if it waits; locked. Raises NotFound and Conflict."""
-    change = fetch(Change.objects.select_related("proposed_by").visible_to(by), change_id, lock=True)
+    change = fetch(
+        Change.objects.select_related("proposed_by").visible_to(by), change_id, lock=True
+    )
     if change.state_at(clock.now()) != Change.State.PENDING:
         standing = Change.State(change.state_at(clock.now())).label.lower()
         raise Conflict(f"This change is {standing} already; nothing was done.", state=standing)
@@ -317,3 +320,11 @@ def _close(
         told |= set(kind_of(change.kind).concerned(row, change.payload))
     tell(change, str(state), told)
     return change
+
+
+def _in_words(reader: User, about: str) -> str:
+    change = fetch(Change.objects.visible_to(reader), about)
+    return f"Decide this change: {change.label}"
+
+
+stepup.in_words_by(Action.CHANGE, _in_words)

@@ -121,7 +121,7 @@ class GroupMember(Kind):
     def apply(self, *, by: User, proposed_by: User | None, row: Group, payload: Payload) -> None:
         user = _person(payload)
         if payload["as"] == "owner":
-            actions.add_group_owner(by=by, user=user, group=row)
+            actions.name_owner(by=by, group=row, user=user)
         else:
             actions.join_group(by=by, user=user, group=row)
 

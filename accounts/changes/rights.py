@@ -17,4 +17,4 @@ def on_rights(rights: Rights) -> None:
 def rights_of(group: Group) -> list[str]:
     """What being in this group lets somebody do, in words; empty where that's nothing."""
     found = [right for rights in _rights for right in rights(group)]
-    return ["is on call", *found] if group.is_rota else found
+    return ["be on call", *found] if group.is_rota else found

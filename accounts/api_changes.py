@@ -1,0 +1,130 @@
+"""Changes that wait for a second administrator. An API token reads them, and decides none."""
+
+from typing import Any
+
+import django_filters
+from drf_spectacular.utils import extend_schema, extend_schema_field
+from rest_framework import mixins, serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts import changes, stepup
+from accounts.api import StrictSerializer, VisibleViewSet, caller, check_empty, is_token
+from accounts.changes.deciding import TEXT
+from accounts.models import Change
+from audit import clock
+from broker.errors import NeedsPerson
+
+ALONE = "Deciding a change takes a signed-in administrator: an API token alone decides none."
+# In the OpenAPI document: a session, and no token.
+IN_PERSON: Any = [{"session": []}]
+
+
+class LineSerializer(serializers.Serializer[Any]):
+    what = serializers.CharField()
+    before = serializers.CharField()
+    after = serializers.CharField()
+
+
+class ChangeSerializer(serializers.ModelSerializer[Change]):
+    about = serializers.UUIDField(
+        read_only=True, allow_null=True, help_text="id of what it changes"
+    )
+    difference = LineSerializer(many=True, read_only=True)
+    state = serializers.SerializerMethodField()
+    proposed_by = serializers.EmailField(source="proposed_by.email", read_only=True)
+    decided_by = serializers.EmailField(
+        source="decided_by.email", read_only=True, allow_null=True, default=None
+    )
+
+    class Meta:
+        model = Change
+        fields = (
+            "id",
+            "kind",
+            "about",
+            "label",
+            "difference",
+            "reason",
+            "state",
+            "proposed_by",
+            "proposed_at",
+            "expires_at",
+            "decided_by",
+            "decided_at",
+            "note",
+        )
+        read_only_fields = fields
+
+    @extend_schema_field(serializers.ChoiceField(Change.State.choices))
+    def get_state(self, change: Change) -> str:
+        return str(change.state_at(self.context.get("now") or clock.now()))
+
+
+class NoteSerializer(StrictSerializer):
+    note = serializers.CharField(
+        required=False, allow_blank=True, max_length=TEXT, help_text="needed to reject"
+    )
+
+
+class ChangeFilter(django_filters.FilterSet):
+    kind = django_filters.CharFilter()
+    about = django_filters.UUIDFilter(label="id of what it changes")
+    waiting = django_filters.BooleanFilter(method="by_waiting", label="whether it can be decided")
+
+    def by_waiting(self, rows: Any, _name: str, value: bool) -> Any:
+        waiting = Change.objects.waiting().values("pk")
+        return rows.filter(pk__in=waiting) if value else rows.exclude(pk__in=waiting)
+
+
+class ChangeViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewSet[Change]):
+    """What widens access and so takes two administrators. One sees one's own proposals;
+    administrators and auditors see all."""
+
+    queryset = Change.objects.select_related("proposed_by", "decided_by").order_by()
+    serializer_class = ChangeSerializer
+    filterset_class = ChangeFilter
+
+    def get_serializer_context(self) -> dict[str, Any]:
+        return {**super().get_serializer_context(), "now": clock.now()}
+
+    def _in_person(self, request: Request) -> Change:
+        change = self.get_object()
+        if is_token(request):
+            raise NeedsPerson(ALONE)
+        return change
+
+    def _decide(self, request: Request, verb: Any) -> Response:
+        change = self._in_person(request)
+        body = NoteSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        done = verb(
+            by=caller(request),
+            change_id=change.pk,
+            note=body.validated_data.get("note", ""),
+            proofs=stepup.proofs(request),
+        )
+        return Response(self.get_serializer(done).data)
+
+    @extend_schema(request=NoteSerializer, responses={200: ChangeSerializer}, auth=IN_PERSON)
+    @action(detail=True, methods=["post"])
+    def approve(self, request: Request, pk: str) -> Response:  # noqa: ARG002
+        """Agree to it; it is done by this. Takes another administrator's session and a second
+        factor proved for this change."""
+        return self._decide(request, changes.approve)
+
+    @extend_schema(request=NoteSerializer, responses={200: ChangeSerializer}, auth=IN_PERSON)
+    @action(detail=True, methods=["post"])
+    def reject(self, request: Request, pk: str) -> Response:  # noqa: ARG002
+        """Refuse it, and say why. Takes what `approve` takes."""
+        return self._decide(request, changes.reject)
+
+    @extend_schema(request=None, responses={200: ChangeSerializer}, auth=IN_PERSON)
+    @action(detail=True, methods=["post"])
+    def withdraw(self, request: Request, pk: str) -> Response:  # noqa: ARG002
+        """Take one's own proposal back."""
+        change = self._in_person(request)
+        check_empty(request)
+        done = changes.withdraw(by=caller(request), change_id=change.pk)
+        return Response(self.get_serializer(done).data)
