@@ -15,7 +15,9 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from accessrequests.actions import note_absence
 from accessrequests.models import Absence, AccessRequest, Grant, Policy
 from accessrequests.states import RequestState
-from accounts.models import User
+from accounts.changes import propose
+from accounts.models import Change, User
+from accounts.stepup import Action, Purpose
 from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
@@ -27,7 +29,7 @@ from notifications.kinds import Kind
 from notifications.models import Notification
 from notifications.outbox import notify
 from tests.api.callers import Caller, problem
-from tests.world import World
+from tests.world import PROVED, World, prove
 
 pytestmark = pytest.mark.django_db
 
@@ -45,6 +47,7 @@ class Scene:
     policy: Policy
     absence: Absence
     stop: EmergencyStop
+    change: Change
     colleague: User
     people: dict[str, User]
 
@@ -61,6 +64,7 @@ class Scene:
             policy=self.policy.slug,
             absence=self.absence.pk,
             stop=self.stop.pk,
+            change=self.change.pk,
             slug=self.grant.request.profile.endpoint.slug,
         )
 
@@ -82,6 +86,15 @@ def scene(committed_once: None, world: World) -> Scene:
         [notification] = notify(
             Kind.DECIDED, to=[holder], about=grant, path="/", sentence="x", occasion="again"
         )
+    change = propose(
+        by=world.person(is_administrator=True),
+        kind="group_member",
+        about=profile.requesters,
+        payload={"person": str(world.person().pk)},
+        reason="Joins the team.",
+        proofs=PROVED,
+    )
+    assert change is not None
     return Scene(
         pending,
         grant,
@@ -92,6 +105,7 @@ def scene(committed_once: None, world: World) -> Scene:
         world.policy(profile=profile),
         note_absence(by=holder, ends_at=clock.now() + dt.timedelta(days=1)),
         stop(by=another.owner, endpoint=another, reason="Its key leaked.", factor_at=clock.now()),
+        change,
         world.person(profile.reviewers),
         {
             "holder": holder,
@@ -132,6 +146,12 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (READ, "policies/schema/"): row(200, 200, 200, 200, 200, 200, 200),
     (READ, "policies/{policy}/"): row(404, 404, 404, 404, 200, 200, 404),
     (READ, "policies/{policy}/versions/"): row(404, 404, 404, 404, 200, 200, 404),
+    (READ, "changes/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "changes/{change}/"): row(404, 404, 404, 404, 200, 200, 404),
+    (WRITE, "changes/{change}/approve/"): row(404, 404, 404, 404, 403, 200, 404),
+    (WRITE, "changes/{change}/reject/"): row(404, 404, 404, 404, 403, 200, 404),
+    # Whoever proposed it is none of these.
+    (WRITE, "changes/{change}/withdraw/"): row(404, 404, 404, 404, 403, 403, 404),
     (READ, "grants/{grant}/"): row(200, 404, 200, 200, 200, 200, 404),
     (READ, "grants/{grant}/calls/"): row(200, 404, 200, 200, 200, 200, 404),
     (READ, "grants/{grant}/usage/"): row(200, 404, 200, 200, 200, 200, 404),
@@ -179,6 +199,9 @@ PUBLIC = {"schema/", "docs/", "revoke/"}
 IN_PERSON = {
     (WRITE, "requests/{pending}/reviews/"),
     (WRITE, "reviews/"),
+    (WRITE, "changes/{change}/approve/"),
+    (WRITE, "changes/{change}/reject/"),
+    (WRITE, "changes/{change}/withdraw/"),
     (REPLACE, "policies/{policy}/"),
     (REMOVE, "policies/{policy}/"),
     (WRITE, "stops/"),
@@ -226,6 +249,7 @@ def body_for(template: str, scene: Scene) -> dict[str, Any]:
         "requests/{pending}/comments/": {"text": "Which prompt?"},
         "requests/{pending}/hand-over/": {"to": scene.colleague.email},
         "reviews/": {"verdict": "approve", "requests": [str(scene.pending.pk)]},
+        "changes/{change}/reject/": {"note": "Not on this team."},
         "absences/": {"ends_at": (clock.now() + dt.timedelta(hours=1)).isoformat()},
         "policies/{policy}/": {"document": version.document | {"name": "Another"}},
         "notification-settings/": told(),
@@ -262,6 +286,7 @@ def test_who_may_do_what(method: str, template: str, how: str, scene: Scene) -> 
             caller = Caller(user, how)
             if how == "session":
                 caller.prove()
+                prove(caller.client, Purpose(Action.CHANGE, str(scene.change.pk)))
             answer = (
                 caller.get(path)
                 if method == READ

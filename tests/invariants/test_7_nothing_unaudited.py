@@ -4,6 +4,7 @@ import datetime as dt
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,8 +14,8 @@ from django.test import Client, RequestFactory
 from accessrequests.actions import cancel_request, expire_requests, review_request
 from accessrequests.models import Grant, Review
 from accounts import actions as accounts
-from accounts import factors
-from accounts.models import User
+from accounts import changes, factors
+from accounts.models import Change, User
 from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
@@ -30,15 +31,17 @@ from notifications import actions as notifications
 from tests.accounts.authenticator import code, later
 from tests.invariants.by_hand import by_hand
 from tests.servers import Servers
-from tests.world import PASSWORD, UPSTREAM_KEY, World, move
+from tests.world import PASSWORD, PROVED, UPSTREAM_KEY, World, move
 
 pytestmark = pytest.mark.django_db
 
 STATE = (
     "SELECT json_agg(t) FROM (SELECT 'user' AS kind, id::text,"
-    " concat(is_active, password, manager_id) AS state FROM accounts_user UNION ALL"
+    " concat(is_active, password, manager_id, is_auditor) AS state FROM accounts_user UNION ALL"
     " SELECT 'group', id::text, is_rota::text FROM accounts_group UNION ALL"
     " SELECT 'member', group_id::text || user_id::text, '' FROM accounts_membership UNION ALL"
+    " SELECT 'change', id::text, state FROM accounts_change UNION ALL"
+    " SELECT 'group owner', group_id::text, user_id::text FROM accounts_group_owners UNION ALL"
     " SELECT 'factor', id::text, last_step::text FROM accounts_totp UNION ALL"
     " SELECT 'token', id::text, revoked_at::text FROM accounts_apitoken UNION ALL"
     " SELECT 'endpoint', id::text, concat(retired_at, upstream_url) FROM endpoints_endpoint"
@@ -161,6 +164,81 @@ def remove_factor(world: World) -> Verb:
     user = world.person()
     _factor(user)
     return lambda: factors.remove(by=None, person=user), Event.FACTOR_REMOVED
+
+
+def set_roles(world: World) -> Verb:
+    user = world.person()
+    return lambda: accounts.set_roles(by=None, user=user, is_auditor=True), Event.ROLES_SET
+
+
+def name_owner(world: World) -> Verb:
+    user, group = world.person(), world.group()
+    return (
+        lambda: accounts.name_owner(by=None, group=group, user=user),
+        Event.GROUP_OWNER_NAMED,
+    )
+
+
+def _proposed(world: World) -> tuple[Callable[[], Change | None], User]:
+    ada, ben = (world.person(is_administrator=True) for _ in range(2))
+    person = world.person()
+    act = partial(
+        changes.propose,
+        by=ada,
+        kind="role",
+        about=person,
+        payload={"auditor": True},
+        reason="New duty.",
+        proofs=PROVED,
+    )
+    return act, ben
+
+
+def propose(world: World) -> Verb:
+    act, _ = _proposed(world)
+    return act, Event.CHANGE_PROPOSED
+
+
+def agree(world: World) -> Verb:
+    act, ben = _proposed(world)
+    change = act()
+    assert change is not None
+    return (
+        lambda: changes.approve(by=ben, change_id=change.pk, proofs=PROVED),
+        Event.CHANGE_APPROVED,
+    )
+
+
+def reject(world: World) -> Verb:
+    act, ben = _proposed(world)
+    change = act()
+    assert change is not None
+    return (
+        lambda: changes.reject(by=ben, change_id=change.pk, note="No.", proofs=PROVED),
+        Event.CHANGE_REJECTED,
+    )
+
+
+def withdraw(world: World) -> Verb:
+    change = _proposed(world)[0]()
+    assert change is not None
+    return (
+        lambda: changes.withdraw(by=change.proposed_by, change_id=change.pk),
+        Event.CHANGE_WITHDRAWN,
+    )
+
+
+def expire_a_change(world: World) -> Verb:
+    change = _proposed(world)[0]()
+    assert change is not None
+    Change.objects.filter(pk=change.pk).update(expires_at=clock.now())
+    return changes.expire, Event.CHANGE_EXPIRED
+
+
+def reset_factors(world: World) -> Verb:
+    ada, ben, user = (world.person() for _ in range(3))
+    _factor(user)
+    return lambda: factors.reset(by=ben, person=user, with_=ada), Event.FACTORS_RESET
 
 
 def change_notifications(world: World) -> Verb:
@@ -449,6 +527,14 @@ VERBS = [
     add_factor,
     prove_factor,
     remove_factor,
+    set_roles,
+    name_owner,
+    propose,
+    agree,
+    reject,
+    withdraw,
+    expire_a_change,
+    reset_factors,
     change_notifications,
     create_endpoint,
     change_endpoint,

@@ -15,7 +15,8 @@ from django.utils import timezone
 from accessrequests.actions import note_absence
 from accessrequests.models import Absence, AccessRequest, Grant, Policy
 from accounts.actions import create_token
-from accounts.models import User
+from accounts.changes import propose
+from accounts.models import Change, User
 from audit.events import Event
 from audit.ids import new_id
 from audit.models import AuditEvent
@@ -26,7 +27,7 @@ from endpoints.models import EmergencyStop
 from notifications.kinds import Kind
 from notifications.models import Notification
 from notifications.outbox import notify
-from tests.world import World
+from tests.world import PROVED, World
 
 pytestmark = pytest.mark.django_db
 
@@ -101,6 +102,13 @@ ROUTES = {
     ("record-event", GET): "event",
     ("api-notification-read", POST): "notification",
     ("notification-read", POST): "notification",
+    ("api-change-detail", GET): "change",
+    ("api-change-approve", POST): "change",
+    ("api-change-reject", POST): "change",
+    ("api-change-withdraw", POST): "change",
+    ("change", GET): "change",
+    ("change-decide", POST): "change",
+    ("change-withdraw", POST): "change",
     ("policy", GET): "policy",
     ("policy-edit", GET): "policy",
     ("policy-edit", POST): "policy",
@@ -115,6 +123,8 @@ BODIES = {
     "api-credential-unwrap": {"token": "s.x"},
     "api-request-reviews": {"verdict": "approve"},
     "api-request-comments": {"text": "Let me in."},
+    "api-change-reject": {"note": "No."},
+    "change-decide": {"verdict": "approve"},
     "api-request-hand-over": {"to": "ben@example.com"},
     "api-endpoint-report-leak": {"reason": "It is in a log."},
     "upstream-key-leak": {"reason": "It is in a log."},
@@ -155,6 +165,7 @@ class Theirs:
     absence: Absence
     stop: EmergencyStop
     rotation: Rotation
+    change: Change
 
     def id_of(self, kind: str) -> Any:
         match kind:
@@ -194,9 +205,27 @@ def theirs(committed_once: None, world: World) -> Theirs:
         )
     policy = world.policy(profile=grant.request.profile)
     until = timezone.now() + dt.timedelta(days=1)
+    change = propose(
+        by=world.person(is_administrator=True),
+        kind="role",
+        about=world.person(),
+        payload={"auditor": True},
+        reason="New duty.",
+        proofs=PROVED,
+    )
+    assert change is not None
     absence = note_absence(by=grant.holder, ends_at=until)
     return Theirs(
-        grant.request, grant, credential, event, notification, policy, absence, ended, rotation
+        grant.request,
+        grant,
+        credential,
+        event,
+        notification,
+        policy,
+        absence,
+        ended,
+        rotation,
+        change,
     )
 
 
@@ -285,7 +314,7 @@ def test_a_teammate_sees_nothing_of_anothers_request(
 def test_the_owner_sees_each_of_them(route: tuple[str, str], theirs: Theirs, world: World) -> None:
     """So that the refusals above are about who asks, not about what is asked."""
     kind = ROUTES[route]
-    theirs_alone = kind not in {"policy", "stop", "owned_slug"}
+    theirs_alone = kind not in {"policy", "stop", "owned_slug", "change"}
     owner = theirs.grant.holder if theirs_alone else world.person(is_administrator=True)
     answer = call(owner, route, theirs.id_of(kind))
     assert answer.status_code == 200
