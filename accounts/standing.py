@@ -11,7 +11,7 @@ from broker.errors import SignInAgain
 SIGN_IN = "sso.sign_in"  # in the session: id of its ProviderSignIn
 
 
-def check(request: HttpRequest) -> None:
+def check_standing(request: HttpRequest) -> None:
     """Ask the OpenID provider by which this session was signed in to, at most once a minute.
 
     Raises SignInAgain, the session then being over, where it no longer stands for the person or

@@ -18,6 +18,7 @@ from accessrequests.states import GrantState
 from accounts.api import StrictSerializer, VisibleViewSet, caller, check_empty
 from accounts.models import User
 from accounts.parsers import StrictFormParser, StrictJSONParser
+from accounts.standing import check_standing
 from audit import clock
 from audit.refusals import record_refusal
 from broker.errors import InvalidInput, NotFound
@@ -199,6 +200,7 @@ class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleView
         asked = CheckOutSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         wrap = asked.validated_data["wrap"]
+        check_standing(request)
         out = actions.check_out(by=caller(request), grant_id=pk, wrap=wrap)
         return _handed_over(out, status.HTTP_201_CREATED)
 
@@ -208,6 +210,7 @@ class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleView
         """Another secret of the credential that is out, for those kinds whose secrets live for
         minutes."""
         check_empty(request)
+        check_standing(request)
         out = actions.refresh(by=caller(request), grant_id=pk)
         return _handed_over(out, status.HTTP_200_OK)
 

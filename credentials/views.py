@@ -21,6 +21,7 @@ from accessrequests.states import EndReason, RequestState
 from accounts.door import fetch
 from accounts.models import User
 from accounts.session import person
+from accounts.standing import check_standing
 from audit import clock
 from audit.reading import timeline
 from broker.errors import Conflict
@@ -297,6 +298,7 @@ def grant_check_out(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
     if request.method != "POST":
         return redirect("grant", pk=pk)
     user = person(request)
+    check_standing(request)
     checked_out = actions.check_out(by=user, grant_id=pk, wrap=request.POST.get("wrap") == "on")
     grant = fetch(_with_parts(Grant.objects.visible_to(user)), pk)
     context = _page(user, grant) | handed_over(checked_out)
@@ -311,6 +313,7 @@ def grant_refresh(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
     if request.method != "POST":
         return redirect("grant", pk=pk)
     user = person(request)
+    check_standing(request)
     refreshed = actions.refresh(by=user, grant_id=pk)
     grant = fetch(_with_parts(Grant.objects.visible_to(user)), pk)
     context = _page(user, grant) | handed_over(refreshed)
@@ -333,6 +336,7 @@ def grant_open(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
     endpoint = grant.request.profile.endpoint
     if not opens_in_browser(grant):
         raise Conflict(f"{endpoint} isn’t opened in a browser: it has no pages.")
+    check_standing(request)
     checked_out = actions.check_out(by=user, grant_id=pk)
     gateway = settings.KEYTURN_GATEWAY_URL
     context = {

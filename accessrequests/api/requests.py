@@ -31,6 +31,7 @@ from accessrequests.states import RequestState
 from accounts.api import VisibleViewSet, caller, check_empty
 from accounts.factors import proved_at
 from accounts.models import User
+from accounts.standing import check_standing
 from audit import clock
 from endpoints.api import ScopeSerializer
 
@@ -279,6 +280,7 @@ class RequestViewSet(
             return Response(ReviewSerializer(rows, many=True).data)
         self.get_object()
         check_person(request)
+        check_standing(request)
         body = DecideSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         said = dict(body.validated_data)

@@ -17,6 +17,7 @@ from accessrequests.states import RequestState
 from accounts.api import StrictSerializer, caller, is_token
 from accounts.factors import proved_at
 from accounts.parsers import StrictJSONParser
+from accounts.standing import check_standing
 from audit.refusals import record_refusal
 from broker.errors import KeyturnError, NeedsPerson, NotFound
 from endpoints.api import ScopeSerializer
@@ -138,6 +139,7 @@ class ReviewsView(APIView):
         """The same verdict on several requests, each decided or refused by itself; takes a
         person's session."""
         check_person(request)
+        check_standing(request)
         body = SeveralSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         outcomes = actions.review_many(

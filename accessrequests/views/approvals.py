@@ -23,6 +23,7 @@ from accounts.door import fetch
 from accounts.factors import proved_at
 from accounts.models import User
 from accounts.session import person
+from accounts.standing import check_standing
 from audit import clock
 from audit.refusals import record_refusal
 from broker.errors import InvalidInput, NotFound, StepUpNeeded
@@ -148,6 +149,7 @@ def approvals_decide(request: HttpRequest) -> HttpResponse:
     elif verdict == Review.Verdict.DENY and not reason:
         problem = "Say why: each requester reads it."
     else:
+        check_standing(request)
         try:
             outcomes = actions.review_many(
                 by=user,

@@ -24,6 +24,7 @@ from accounts.door import fetch
 from accounts.factors import proved_at
 from accounts.models import User
 from accounts.session import person
+from accounts.standing import check_standing
 from audit.refusals import record_refusal
 from audit.templatetags.keyturn import and_list
 from broker.errors import Conflict, InvalidInput
@@ -51,6 +52,7 @@ def request_review(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """Approve, approve less, or deny; from the queue the next request is then beside it."""
     user = person(request)
     row = fetch(visible(user), pk)
+    check_standing(request)
     filters = _from(request)
     order: list[str] = []
     if filters is not None and is_htmx(request):

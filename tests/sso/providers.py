@@ -63,6 +63,7 @@ class FakeProvider:
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
 
     def reset(self) -> None:
+        self.kid = "k1"
         self.person: dict[str, Any] = {}
         self.claims: dict[str, Any] = {}
         self.userinfo: dict[str, Any] = {}
@@ -97,7 +98,7 @@ class FakeProvider:
                 "jwks_uri": f"{self.issuer}/jwks",
             } | self.metadata
         if path == "/jwks":
-            return 200, {"keys": [_jwk(self.key, "k1")]}
+            return 200, {"keys": [_jwk(self.key, self.kid)]}
         if path == "/userinfo":
             self.calls.append("userinfo")
             if self.status != 200:
@@ -134,7 +135,7 @@ class FakeProvider:
         return {k: v for k, v in (made | claims).items() if v is not None}
 
     def sign(self, claims: dict[str, Any], **header: Any) -> str:
-        return jwt.encode(claims, self.key, "ES256", headers={"kid": "k1"} | header)
+        return jwt.encode(claims, self.key, "ES256", headers={"kid": self.kid} | header)
 
     def id_token(self, **claims: Any) -> str:
         return self.sign(self.usual(**(self.person | claims | self.claims)))
