@@ -211,6 +211,8 @@ def test_no_page_is_framed_and_no_script_of_a_page_runs(grant: Grant) -> None:
         assert "unsafe" not in policy
         assert answer["X-Frame-Options"] == "DENY"
         assert answer["X-Content-Type-Options"] == "nosniff"
+        assert answer["Content-Type"] == "text/html; charset=utf-8"
+        assert "Access-Control-Allow-Origin" not in answer
         assert "<script>" not in answer.content.decode()
         assert " style=" not in answer.content.decode()
 

@@ -46,11 +46,7 @@ def test_what_is_guessed_first_is_refused(
     "password",
     [
         "nothing but lower case",
-        "4815162342 9071 5526",
-        "ключ от всех дверей",
-        " blanks around and within ",
-        "🔑🕐" * 6,
-        "a password with words of mine",
+        " ключ от всех дверей 🔑 ",
         "x1 " * 300,
     ],
 )
@@ -58,4 +54,3 @@ def test_anything_else_is_taken_as_it_is(password: str, user: User) -> None:
     set_password(by=None, user=user, password=password)
     assert authenticate(username=user.email, password=password) == user
     assert authenticate(username=user.email, password=password[:-1]) is None
-    assert authenticate(username=user.email, password=password.swapcase() + " ") is None

@@ -186,3 +186,14 @@ def test_a_value_can_come_from_a_file(tmp_path):
     secret.write_text("from-a-file\n")
     done = load("print(settings.VAULT_SECRET_ID)", VAULT_SECRET_ID_FILE=str(secret))
     assert done.stdout == "from-a-file\n"
+
+
+def test_with_tls_cookies_are_bound_to_the_host():
+    told = (
+        "s = settings; print(s.SESSION_COOKIE_NAME, s.CSRF_COOKIE_NAME, s.SESSION_COOKIE_SECURE,"
+        " s.CSRF_COOKIE_SECURE, s.SESSION_COOKIE_HTTPONLY, s.CSRF_COOKIE_HTTPONLY,"
+        " s.SESSION_COOKIE_SAMESITE, s.SECURE_HSTS_SECONDS > 31_536_000)"
+    )
+    done = load(told, KEYTURN_BASE_URL="https://keyturn.example.com")
+    names = "__Host-keyturn __Host-keyturn-csrf"
+    assert done.stdout.strip() == f"{names} True True True True Lax True", done.stderr

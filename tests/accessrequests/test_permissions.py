@@ -1,0 +1,135 @@
+"""Who may, by name: each verb's whole list of people, and nobody else."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from accessrequests import permissions
+from accessrequests.actions import review_request
+from accessrequests.models import AccessRequest, Grant
+from accounts.models import User
+from broker.errors import Forbidden, SelfReview
+from endpoints import permissions as on_endpoints
+from endpoints.models import EmergencyStop, Endpoint
+from tests.world import World
+
+pytestmark = pytest.mark.django_db
+
+
+class Scene:
+    """One request that waits, one grant of the same profile, and everybody around them."""
+
+    def __init__(self, world: World) -> None:
+        self.said = set[str]()  # to whoever was refused
+        self.owner = world.person()
+        self.endpoint: Endpoint = world.endpoint(owner=self.owner, with_key=False)
+        profile = world.profile(endpoint=self.endpoint)
+        self.requester = world.person(profile.requesters)
+        self.pending: AccessRequest = world.request(profile=profile, requester=self.requester)
+        self.service = world.person(profile.requesters, owner=world.person())
+        self.for_service: AccessRequest = world.request(profile=profile, requester=self.service)
+        self.grant: Grant = world.grant(profile=profile, requester=self.requester)
+        self.people: dict[str, User] = {
+            "requester": self.requester,
+            "reviewer": world.person(profile.reviewers),
+            "owner": self.owner,
+            "administrator": world.person(is_administrator=True),
+            "auditor": world.person(is_auditor=True),
+            "colleague": world.person(profile.requesters),
+            "stranger": world.person(),
+        }
+        self.people["gone reviewer"] = world.person(profile.reviewers, is_active=False)
+        self.people["gone administrator"] = world.person(is_administrator=True, is_active=False)
+        self.owners_stop = self._stopped_by(self.owner)
+        self.administrators_stop = self._stopped_by(self.people["administrator"])
+
+    def _stopped_by(self, person: User) -> EmergencyStop:
+        return EmergencyStop(endpoint=self.endpoint, reason="Leaked.", stopped_by=person)
+
+    def may(self, check: Callable[[User], Any]) -> set[str]:
+        """Those of whom this check raises nothing, or says yes."""
+        allowed = set()
+        for name, person in self.people.items():
+            try:
+                if check(person) is not False:
+                    allowed.add(name)
+            except SelfReview:
+                continue
+            except Forbidden as refused:
+                self.said.add(refused.detail)
+        return allowed
+
+
+@pytest.fixture
+def scene(world: World) -> Iterator[Scene]:
+    scene = Scene(world)
+    yield scene
+    assert all(sentence.startswith("Only ") for sentence in scene.said), scene.said
+
+
+def test_requests(scene: Scene) -> None:
+    pending = scene.pending
+    assert scene.may(lambda who: permissions.check_review(who, pending)) == {"reviewer"}
+    assert scene.may(lambda who: permissions.can_review(who, pending)) == {"reviewer"}
+    both = {"requester", "reviewer"}
+    assert scene.may(lambda who: permissions.check_comment(who, pending)) == both
+    assert scene.may(lambda who: permissions.can_comment(who, pending)) == both
+    assert scene.may(lambda who: permissions.check_cancel(who, pending)) == {"requester"}
+    with pytest.raises(SelfReview):
+        permissions.check_review(scene.requester, pending)
+    with pytest.raises(Forbidden, match=r"Only .+ may review this request"):
+        permissions.check_review(scene.people["stranger"], pending)
+
+
+def test_who_decided_may_comment_though_they_decide_no_more(scene: Scene) -> None:
+    reviewer = scene.people["reviewer"]
+    review_request(by=reviewer, request_id=scene.pending.pk, verdict="deny", reason="No.")
+    profile = scene.pending.profile
+    profile.reviewers.memberships.filter(user=reviewer).delete()
+    assert permissions.can_comment(reviewer, scene.pending)
+
+
+def test_a_service_account_s_owner_acts_for_it_and_reviews_nothing_of_it(scene: Scene) -> None:
+    owner = scene.service.owner
+    assert owner is not None
+    permissions.check_cancel(owner, scene.for_service)
+    permissions.check_comment(owner, scene.for_service)
+    with pytest.raises(SelfReview):
+        permissions.check_review(owner, scene.for_service)
+    assert scene.may(lambda who: permissions.check_cancel(who, scene.for_service)) == set()
+
+
+def test_grants(scene: Scene) -> None:
+    assert scene.may(lambda who: permissions.check_hold(who, scene.grant)) == {"requester"}
+    enders = {"requester", "reviewer", "owner", "administrator"}
+    assert scene.may(lambda who: permissions.can_end(who, scene.grant)) == enders
+    assert scene.may(lambda who: permissions.check_end(who, scene.grant)) == enders
+    scene.grant.request.profile.reviewers.memberships.all().delete()
+    enders.remove("reviewer")
+    assert scene.may(lambda who: permissions.can_end(who, scene.grant)) == enders
+
+
+def test_policies(scene: Scene) -> None:
+    assert scene.may(permissions.check_administer) == {"administrator"}
+
+
+def test_endpoints(scene: Scene) -> None:
+    there, both = scene.endpoint, {"owner", "administrator"}
+    for check in (
+        on_endpoints.can_stop,
+        on_endpoints.check_stop,
+        on_endpoints.check_price,
+        on_endpoints.check_rotate,
+    ):
+        assert scene.may(lambda who, check=check: check(who, there)) == both, check
+    assert scene.may(lambda who: on_endpoints.can_stop(who, None)) == {"administrator"}
+    with pytest.raises(Forbidden, match="stop everything"):
+        on_endpoints.check_stop(scene.owner, None)
+    with pytest.raises(Forbidden, match="stop an endpoint"):
+        on_endpoints.check_stop(scene.people["stranger"], there)
+    for can in (on_endpoints.can_lift, on_endpoints.check_lift):
+        assert scene.may(lambda who, can=can: can(who, scene.owners_stop)) == both
+        assert scene.may(lambda who, can=can: can(who, scene.administrators_stop)) == {
+            "administrator"
+        }
