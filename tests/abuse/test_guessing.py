@@ -101,6 +101,7 @@ def test_wrong_codes(many: int, world: World) -> None:
         factors.prove(by=user, code=code(secret))
 
 
+@pytest.mark.slow
 def test_times_do_not_tell_whether_there_is_an_account(world: World) -> None:
     kinds = {
         "wrong password": world.person(password=PASSWORD).email,
@@ -109,12 +110,13 @@ def test_times_do_not_tell_whether_there_is_an_account(world: World) -> None:
         "unknown": "nobody-at-all@example.com",
     }
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for turn in range(5):
+    for turn in range(3):
         # In turns, so that whatever else this machine does meets all of them alike.
         for kind, email in kinds.items():
-            began = time.perf_counter()
+            # The processor's time, for hashing is what takes it, and no other process adds to it.
+            began = time.process_time()
             assert attempt(email, "a wrong guess", f"192.0.2.{turn}") is None
-            seconds[kind].append(time.perf_counter() - began)
+            seconds[kind].append(time.process_time() - began)
     typical = {kind: statistics.median(taken) for kind, taken in seconds.items()}
     # Without the hash an answer comes in a twentieth of the time.
     assert max(typical.values()) < 3 * min(typical.values()), typical
