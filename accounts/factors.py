@@ -1,4 +1,6 @@
-"""Second factors: an authenticator's codes (TOTP, RFC 6238), and when a session last proved one.
+"""Second factors: who has and who needs one, and an authenticator's codes (TOTP, RFC 6238).
+
+Passkeys are in accounts.passkeys, recovery codes in accounts.recovery.
 
 The secret of a factor is stored as Vault sealed it, bound to its person: a copy of the database
 makes no codes, and a row that is moved to somebody else can't be unsealed. Codes are computed by
@@ -17,14 +19,22 @@ from django.db import transaction
 from django.db.models import F
 from django.http import HttpRequest
 from django_otp.oath import TOTP
-from django_otp_webauthn.utils import get_credential_model
+from django_otp_webauthn.models import WebAuthnCredential
 
 from accounts import stepup
-from accounts.models import Totp, User
+from accounts.models import RecoveryCode, Totp, User
+from accounts.stepup import NONE, Action, Proofs, Purpose
 from audit import clock
 from audit.events import Event
 from audit.record import record
-from broker.errors import Forbidden, InvalidInput, NotFound, StepUpNeeded, TooManyTries, Unavailable
+from broker.errors import (
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    TooManyTries,
+    Unavailable,
+)
 
 FRESH = dt.timedelta(minutes=5)  # how old a proof may be that a change of the factor rests on
 STEP = 30  # seconds that a code is shown for; the one before and the one after are taken too
@@ -33,6 +43,7 @@ FREE_FAILURES = 5
 FIRST_WAIT = dt.timedelta(seconds=30)  # doubled by each failure more
 LONGEST_WAIT = dt.timedelta(minutes=15)
 PROVED_AT = "factor.proved_at"
+ENROLLED = "factor.enrolled"  # in the session: they have one; a change of factors ends sessions
 
 
 def _no_vault(*_: object) -> NoReturn:
@@ -72,7 +83,51 @@ def proved_at(request: HttpRequest) -> dt.datetime | None:
 
 def has_factor(user: User) -> bool:
     """Whether this person has set up a second factor."""
+    return has_app(user) or WebAuthnCredential.objects.filter(user=user).exists()
+
+
+def has_app(user: User) -> bool:
+    """Whether this person has set up an authenticator app."""
     return Totp.objects.filter(person=user).exists()
+
+
+# Who must have a second factor, and why: "You review requests". Empty where they needn't.
+Why = Callable[[User], str]
+
+
+def _by_role(user: User) -> str:
+    if user.is_service:
+        return ""
+    if user.is_administrator:
+        return "You administer Keyturn"
+    if user.is_auditor:
+        return "You read everything in Keyturn"
+    return "You say who is in a group" if user.owns_groups.exists() else ""
+
+
+_needed: list[Why] = [_by_role]
+
+
+def needed_by(why: Why) -> None:
+    """Register who else needs one: apps above this one know what more people may do."""
+    _needed.append(why)
+
+
+def needed_because(user: User) -> str:
+    """Why this person must have a second factor; empty where they needn't."""
+    return next(filter(None, (why(user) for why in _needed)), "")
+
+
+def check_may_change(by: User, proofs: Proofs) -> None:
+    """Raise StepUpNeeded unless who has a factor proved one just now, to change their factors."""
+    if has_factor(by):
+        proofs.check(Purpose(Action.FACTOR, str(by.pk)))
+
+
+def check_may_lose(person: User) -> None:
+    """Raise Conflict where this person's last factor is gone, and they must have one."""
+    if not has_factor(person) and (why := needed_because(person)):
+        raise Conflict(f"{why}, which takes a second factor. Set up another one first.")
 
 
 def is_fresh(proof: dt.datetime | None) -> bool:
@@ -90,7 +145,7 @@ def reveal(*, by: User, sealed: str) -> bytes:
     return unseal(sealed, str(by.pk))
 
 
-def add(*, by: User, sealed: str, code: str, proof: dt.datetime | None) -> dt.datetime:
+def add(*, by: User, sealed: str, code: str, proofs: Proofs = NONE) -> dt.datetime:
     """Make this secret the person's second factor, once its first code is right; when that was.
 
     Their sessions end by it. Raises InvalidInput for a wrong code, and StepUpNeeded where there
@@ -103,14 +158,13 @@ def add(*, by: User, sealed: str, code: str, proof: dt.datetime | None) -> dt.da
         User.objects.select_for_update().get(pk=by.pk)
         now = clock.now()
         old = Totp.objects.filter(person=by)
-        if old.exists() and not is_fresh(proof):
-            raise StepUpNeeded
+        check_may_change(by, proofs)
         step = _step_of(code, secret=secret, now=now, after=-1)
         if step is None:
             raise InvalidInput({"code": "This isn't the code that belongs to this secret."})
         replaced, _ = old.delete()
         Totp.objects.create(person=by, sealed=sealed, last_step=step)
-        _end_sessions(by)
+        end_sessions(by)
         record(Event.FACTOR_ADDED, by=by, replaced=bool(replaced))
         tell(by, "replaced" if replaced else "set up")
     return now
@@ -125,7 +179,7 @@ def prove(*, by: User, code: str) -> dt.datetime:
     code = _well_formed(code)
     factor = Totp.objects.filter(person=by).first()
     if factor is None:
-        raise NotFound("You have no second factor yet.")
+        raise NotFound("You have no authenticator app set up.")
     # Before the transaction: nobody waits for Vault while holding a lock.
     secret = unseal(factor.sealed, str(by.pk))
     with transaction.atomic():
@@ -152,21 +206,26 @@ def prove(*, by: User, code: str) -> dt.datetime:
 
 
 @transaction.atomic
-def remove(*, by: User | None, person: User, proof: dt.datetime | None = None) -> None:
-    """Take this person's second factor away; their sessions end by it.
+def remove(*, by: User | None, person: User, proofs: Proofs = NONE) -> None:
+    """Take this person's authenticator app away; their sessions end by it.
 
-    `by` is the person, who must have proved it just now, or None for an operator. Raises
-    Forbidden, StepUpNeeded, and NotFound where there is none.
+    `by` is the person, who must have proved a factor just now, or None for an operator, who takes
+    away all that they have. Raises Forbidden, StepUpNeeded, Conflict, and NotFound where there is
+    none.
     """
-    if by is not None:
-        if by.pk != person.pk:
-            raise Forbidden("Only they themself, or an operator by command, can take it away.")
-        if not is_fresh(proof):
-            raise StepUpNeeded
+    if by is not None and by.pk != person.pk:
+        raise Forbidden("Only they themself, or an operator by command, can take it away.")
+    User.objects.select_for_update().get(pk=person.pk)
     gone, _ = Totp.objects.filter(person=person).delete()
+    if by is None:
+        gone += WebAuthnCredential.objects.filter(user=person).delete()[0]
     if not gone:
         raise NotFound(f"{person} has no second factor.")
-    _end_sessions(person)
+    if by is not None:
+        proofs.check(Purpose(Action.FACTOR, str(by.pk)))
+        check_may_lose(person)
+    forget_codes_of_nothing(person)
+    end_sessions(person)
     record(Event.FACTOR_REMOVED, by=by, about=person)
     tell(person, "removed")
 
@@ -185,7 +244,7 @@ def held_by(person: User) -> list[Held]:
         Held(f"totp:{each.pk}", "an authenticator app")
         for each in Totp.objects.filter(person=person)
     ]
-    passkeys = get_credential_model().objects.filter(user=person).order_by("pk")
+    passkeys = WebAuthnCredential.objects.filter(user=person).order_by("pk")
     held += [Held(f"passkey:{each.pk}", f"the passkey “{each.name}”") for each in passkeys]
     return held
 
@@ -196,10 +255,9 @@ def reset(*, by: User, person: User, with_: User) -> None:
     (accounts.changes); their sessions end by it. The password stays as it is."""
     held = held_by(person)
     Totp.objects.filter(person=person).delete()
-    get_credential_model().objects.filter(user=person).delete()
+    WebAuthnCredential.objects.filter(user=person).delete()
     person.recovery_codes.all().delete()
-    person.sessions.all().delete()
-    _end_sessions(person)
+    end_sessions(person)
     record(
         Event.FACTORS_RESET,
         by=by,
@@ -211,7 +269,15 @@ def reset(*, by: User, person: User, with_: User) -> None:
     tell(person, f"taken away by {with_} and {by}")
 
 
-def _end_sessions(person: User) -> None:
+def forget_codes_of_nothing(person: User) -> None:
+    """Recovery codes stand in for a factor: without one they open nothing."""
+    if not has_factor(person):
+        RecoveryCode.objects.filter(person=person).delete()
+
+
+def end_sessions(person: User) -> None:
+    """End all sessions of this person; the one in which they ask for it is kept by its view."""
+    person.sessions.all().delete()
     User.objects.filter(pk=person.pk).update(session_epoch=F("session_epoch") + 1)
     person.refresh_from_db(fields=["session_epoch"])
 

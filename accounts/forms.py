@@ -40,3 +40,22 @@ class CodeForm(forms.Form):
         ),
         error_messages={"required": "Give the six digits that your authenticator shows."},
     )
+
+
+class RecoveryForm(forms.Form):
+    """One recovery code."""
+
+    recovery = forms.CharField(
+        label="Recovery code",
+        help_text="One of the ten that you kept. Each works once.",
+        max_length=60,
+        widget=forms.TextInput(
+            attrs={
+                "class": "form-control code-recovery",
+                "autocomplete": "off",
+                "autocapitalize": "characters",
+                "spellcheck": "false",
+            }
+        ),
+        error_messages={"required": "Give one of your recovery codes."},
+    )

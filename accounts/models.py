@@ -237,12 +237,22 @@ class RecoveryCode(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     person = models.ForeignKey(User, on_delete=models.CASCADE, related_name="recovery_codes")
-    digest = models.CharField(max_length=200, help_text="as a password is hashed")
+    digest = models.CharField(max_length=200, help_text="keyed, by accounts.recovery")
     created_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
     used_at = models.DateTimeField(null=True)
 
     def __str__(self) -> str:
         return f"a recovery code of {self.person}"
+
+
+class PasskeyChallenge(models.Model):
+    """What a passkey is to sign, until it has: whoever deletes the row has used it up."""
+
+    digest = models.CharField(primary_key=True, max_length=64, help_text="SHA-256 of it")
+    expires_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"a challenge until {self.expires_at}"
 
 
 class Invitation(models.Model):

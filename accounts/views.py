@@ -10,15 +10,17 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 from django_htmx.http import HttpResponseClientRefresh
 
-from accounts import actions, signing_in
+from accounts import actions, passkeys, signing_in
+from accounts.actions.signing_in import may_without_provider
 from accounts.forms import SignInForm
+from accounts.models import User
 from accounts.session import person
 from accounts.sso import views as sso
 from accounts.sso.configuration import providers
 from accounts.way_back import way_back
 from audit.events import Event
 from audit.record import record
-from broker.errors import TooManyTries
+from broker.errors import InvalidInput, TooManyTries
 
 
 def _next(request: HttpRequest) -> str:
@@ -28,18 +30,30 @@ def _next(request: HttpRequest) -> str:
 
 @login_not_required
 @never_cache
-@sensitive_post_parameters("password")
+@sensitive_post_parameters("password", "credential")
 @require_http_methods(["GET", "HEAD", "POST"])
 def sign_in(request: HttpRequest) -> HttpResponseBase:
-    """Email and password; back to where one was going."""
+    """Email and password, or a passkey alone; back to where one was going."""
     if getattr(request, "htmx", False):
         # The session ended under an open page: the whole page must go to the form, not a part.
         return HttpResponseClientRefresh()
     if request.user.is_authenticated:
         return redirect(_next(request))
-    form = SignInForm(request.POST or None)
-    status = 200
-    if request.method == "POST":
+    by_passkey = request.method == "POST" and "credential" in request.POST
+    form = SignInForm(None if by_passkey else request.POST or None)
+    status, wrong = 200, ""
+    if request.method != "POST":
+        # Whoever comes back to this page begins anew.
+        signing_in.give_up(request)
+    elif by_passkey:
+        try:
+            owner = _by_passkey(request)
+        except InvalidInput as error:
+            wrong, status = error.errors["credential"], error.status
+        else:
+            signing_in.finish(request, owner, how="passkey")
+            return redirect(_next(request))
+    else:
         status = 400
         if form.is_valid():
             try:
@@ -53,8 +67,7 @@ def sign_in(request: HttpRequest) -> HttpResponseBase:
                 status = error.status
             else:
                 if user is not None:
-                    signing_in.begin(request, user, how="password")
-                    return redirect(_next(request))
+                    return signing_in.begin(request, user, how="password", back=_next(request))
                 form.add_error(
                     None, "No account has this email and password. Check both and try again."
                 )
@@ -63,12 +76,21 @@ def sign_in(request: HttpRequest) -> HttpResponseBase:
         "accounts/sign_in.html",
         {
             "form": form,
+            "wrong": wrong,
             "next": _next(request),
             "providers": providers(),
             "passwords": settings.KEYTURN_PASSWORD_SIGN_IN or "password" in request.GET,
         },
         status=status,
     )
+
+
+def _by_passkey(request: HttpRequest) -> User:
+    begun = passkeys.taken(request.session, passkeys.Ceremony.SIGN_IN)
+    owner, _ = passkeys.prove(by=None, begun=begun, credential=request.POST["credential"])
+    if not may_without_provider(owner):
+        raise InvalidInput({"credential": "Sign in by your company’s provider."})
+    return owner
 
 
 @never_cache

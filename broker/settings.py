@@ -165,6 +165,7 @@ MIDDLEWARE = [
     "allauth.account.middleware.AccountMiddleware",
     "accounts.middleware.session_window",
     "accounts.middleware.own_time_zone",
+    "accounts.middleware.SecondFactorFirst",
     "broker.middleware.Problems",
 ]
 ROOT_URLCONF = "broker.urls"

@@ -6,6 +6,7 @@ from accessrequests import views as accessrequests
 from accounts import views as accounts
 from accounts import views_changes as changes
 from accounts import views_factors as factors
+from accounts import views_proving as proving
 from accounts.sso import views as sso
 from audit import views as audit
 from credentials import rotation_views as rotation
@@ -26,10 +27,20 @@ urlpatterns = [
         sso.backchannel_logout,
         name="sso-backchannel-logout",
     ),
-    path("step-up/", factors.step_up, name="step-up"),
+    path("sign-in/factor/", proving.sign_in_factor, name="sign-in-factor"),
+    path("sign-in/passkey/", proving.sign_in_passkey, name="sign-in-passkey"),
+    path("step-up/", proving.step_up, name="step-up"),
+    path("step-up/passkey/", proving.step_up_passkey, name="step-up-passkey"),
     path("settings/factor/", factors.factor, name="factor"),
     path("settings/factor/set-up/", factors.factor_set_up, name="factor-set-up"),
     path("settings/factor/remove/", factors.factor_remove, name="factor-remove"),
+    path("settings/factor/codes/", factors.factor_codes, name="factor-codes"),
+    path("settings/factor/passkeys/", factors.passkey_add, name="passkey-add"),
+    path("settings/factor/passkeys/begin/", factors.passkey_begin, name="passkey-begin"),
+    path("settings/factor/passkeys/<int:pk>/", factors.passkey_rename, name="passkey-rename"),
+    path(
+        "settings/factor/passkeys/<int:pk>/remove/", factors.passkey_remove, name="passkey-remove"
+    ),
     path(
         "settings/notifications/", notifications.notification_settings, name="notification-settings"
     ),

@@ -26,16 +26,16 @@ def _account(email: str) -> str:
     return hashlib.sha256(User.objects.normalize_email(email).encode()).hexdigest()
 
 
-def _may_by_password(user: User) -> bool:
-    """Where people come by a provider, passwords are for when none works: of administrators, who
-    then prove a second factor."""
+def may_without_provider(user: User) -> bool:
+    """Whether this person may sign in by password or passkey. Where people come by a provider,
+    that is for when none works: for administrators, who prove a second factor."""
     if settings.KEYTURN_PASSWORD_SIGN_IN:
         return True
     return user.is_administrator and has_factor(user)
 
 
 def sign_in(*, request: HttpRequest, email: str, password: str) -> User | None:
-    """The person with this address and password, or None.
+    """The person with this address and password, or None. Nobody is signed in by it yet.
 
     Failures are counted per account, and per account with address; beyond the limit it raises
     TooManyTries, before any password is looked at. The limit never touches sessions that exist,
@@ -60,11 +60,10 @@ def sign_in(*, request: HttpRequest, email: str, password: str) -> User | None:
         SignInTry.objects.create(account=account, address=address)
     user = authenticate(request, username=User.objects.normalize_email(email), password=password)
     with transaction.atomic():
-        if not isinstance(user, User) or not _may_by_password(user):
+        if not isinstance(user, User) or user.is_service or not may_without_provider(user):
             record(Event.SIGN_IN_REFUSED, by=None, account=account[:16])
             return None
         SignInTry.objects.filter(account=account, address=address).delete()
-        record(Event.SIGNED_IN, by=user)
     return user
 
 

@@ -53,7 +53,6 @@ def admit(*, by_provider: Provider, claims: Mapping[str, Any]) -> User:
         with transaction.atomic():
             user = _person(by_provider, claims)
             _take_groups(user, by_provider, claims)
-            record(Event.SIGNED_IN, by=user, provider=by_provider.slug)
             return user
     except NotAdmitted as error:
         with transaction.atomic():

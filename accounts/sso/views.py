@@ -97,12 +97,10 @@ def let_in(
     row = actions.keep(by_provider=by_provider, person=user, claims=claims, tokens=tokens)
     if request.user.is_authenticated:
         logout(request)
-    signing_in.begin(request, user, how=by_provider.slug)
-    request.session[sessions.PROVIDER_SESSION] = row.provider_session
-    request.session[standing.SIGN_IN] = str(row.pk)
-    if back.startswith("/") and url_has_allowed_host_and_scheme(back, allowed_hosts=None):
-        return redirect(back)
-    return redirect(resolve_url(settings.LOGIN_REDIRECT_URL))
+    if not back.startswith("/") or not url_has_allowed_host_and_scheme(back, allowed_hosts=None):
+        back = ""
+    notes = {sessions.PROVIDER_SESSION: row.provider_session, standing.SIGN_IN: str(row.pk)}
+    return signing_in.begin(request, user, how=by_provider.slug, back=back, notes=notes)
 
 
 def failed(

@@ -24,7 +24,7 @@ def known(committed: None, world: World) -> tuple[User, bytes]:
     user = world.person()
     sealed = factors.new_secret(by=user)
     secret = factors.reveal(by=user, sealed=sealed)
-    factors.add(by=user, sealed=sealed, code=code(secret), proof=None)
+    factors.add(by=user, sealed=sealed, code=code(secret))
     later(user)
     return user, secret
 
@@ -46,7 +46,7 @@ def test_two_that_set_one_up_at_once_get_one(committed: None, world: World) -> N
         mine = User.objects.get(pk=user.pk)
         sealed = factors.new_secret(by=mine)
         right = code(factors.reveal(by=mine, sealed=sealed))
-        return factors.add(by=mine, sealed=sealed, code=right, proof=None)
+        return factors.add(by=mine, sealed=sealed, code=right)
 
     outcomes = at_once([add] * 4)
     assert sum(isinstance(each, dt.datetime) for each in outcomes) == 1

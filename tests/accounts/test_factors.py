@@ -19,9 +19,10 @@ from django.urls import reverse
 from django_htmx.middleware import HtmxDetails
 from rest_framework.permissions import IsAuthenticated
 
-from accounts import factors
+from accounts import factors, stepup
 from accounts.actions import create_token
 from accounts.models import Session, Totp, User
+from accounts.stepup import Action, Proofs, Purpose
 from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
@@ -35,6 +36,7 @@ from tests.world import PASSWORD, World
 pytestmark = pytest.mark.django_db
 STEP_UP, FACTOR = "/step-up/", "/settings/factor/"
 SET_UP, REMOVE = FACTOR + "set-up/", FACTOR + "remove/"
+CODES, PASSKEYS = FACTOR + "codes/", FACTOR + "passkeys/"
 
 
 def shown(page: Any) -> bytes:
@@ -49,13 +51,26 @@ def set_up(client: Client) -> bytes:
     page = client.post(FACTOR, follow=True)
     secret = shown(page)
     done = client.post(SET_UP, {"code": code(secret)})
-    assert done.status_code == 302, done.content.decode()
+    assert done.status_code == 200, done.content.decode()
     return secret
 
 
-def proof_of(client: Client) -> dt.datetime | None:
-    text = client.session.get(factors.PROVED_AT)
+def purpose(user: User) -> Purpose:
+    return Purpose(Action.FACTOR, str(user.pk))
+
+
+def proof_of(client: Client, what: str = "") -> dt.datetime | None:
+    """When this session proved a factor last, for anything or for one purpose."""
+    kept = client.session.get(stepup.PROOFS, {})
+    text = kept.get(what) if what else max(kept.values(), default=None)
     return None if text is None else dt.datetime.fromisoformat(text)
+
+
+def prove(client: Client, user: User, secret: bytes) -> None:
+    """Prove it in the portal, to change factors."""
+    later(user)
+    posted = {"code": code(secret), "for": str(purpose(user)), "next": FACTOR}
+    assert client.post(STEP_UP, posted)["Location"] == FACTOR
 
 
 def events(user: User) -> list[str]:
@@ -81,7 +96,7 @@ def secret(user: User, client: Client) -> bytes:
     secret = set_up(client)
     later(user)
     session = client.session
-    del session[factors.PROVED_AT]
+    del session[factors.PROVED_AT], session[stepup.PROOFS]
     session.save()
     return secret
 
@@ -90,7 +105,7 @@ def secret(user: User, client: Client) -> bytes:
 
 
 def test_setting_up(user: User, client: Client) -> None:
-    assert "You have none yet" in client.get(FACTOR).content.decode()
+    assert "Set up a second factor" in client.get(FACTOR).content.decode()
     assert not factors.has_factor(user)
     page = client.post(FACTOR, {"next": "/approvals/"}, follow=True)
     html = page.content.decode()
@@ -104,9 +119,11 @@ def test_setting_up(user: User, client: Client) -> None:
 
     before = clock.now()
     done = client.post(SET_UP, {"code": code(secret), "next": "/approvals/"})
-    assert done["Location"] == "/approvals/"
+    # The codes come before one goes on, in this answer alone.
+    assert 'href="/approvals/">I have kept them' in done.content.decode()
+    assert "no-store" in done["Cache-Control"]
     assert factors.has_factor(user)
-    proof = proof_of(client)
+    proof = proof_of(client, str(purpose(user)))
     assert proof is not None
     assert before <= proof <= clock.now()
     assert events(user) == [Event.FACTOR_ADDED]
@@ -160,6 +177,7 @@ def test_the_change_ends_all_other_sessions(user: User, client: Client) -> None:
     assert client.get("/").status_code == 200
     assert other.get("/").status_code == 302
     other.force_login(user)
+    assert not Session.objects.filter(session_key=key).exists()
     assert client.post(REMOVE).status_code == 302
     assert not factors.has_factor(user)
     assert proof_of(client) is None
@@ -167,31 +185,49 @@ def test_the_change_ends_all_other_sessions(user: User, client: Client) -> None:
     assert other.get("/").status_code == 302
     assert events(user) == [Event.FACTOR_ADDED, Event.FACTOR_REMOVED]
     assert secret
+    assert not user.recovery_codes.exists()
 
 
-@pytest.mark.parametrize("old", [None, dt.timedelta(minutes=5, seconds=1)], ids=["never", "old"])
-def test_a_change_takes_a_proof_of_the_last_five_minutes(
-    user: User, client: Client, secret: bytes, old: dt.timedelta | None
+@pytest.mark.parametrize(
+    ("what", "old"),
+    [
+        ("", dt.timedelta(0)),
+        ("factor", dt.timedelta(minutes=5, seconds=1)),
+        ("review", dt.timedelta(0)),
+        ("factor of another", dt.timedelta(0)),
+    ],
+)
+def test_a_change_takes_a_proof_for_it_of_the_last_five_minutes(
+    user: User, client: Client, secret: bytes, what: str, old: dt.timedelta
 ) -> None:
+    purposes = {
+        "factor": str(purpose(user)),
+        "review": f"review:{user.pk}",
+        "factor of another": "factor:01890000-0000-7000-8000-000000000000",
+    }
     session = client.session
     session["factor.pending"] = factors.new_secret(by=user)
-    if old is not None:
-        session[factors.PROVED_AT] = (clock.now() - old).isoformat()
+    if what:
+        session[stepup.PROOFS] = {purposes[what]: (clock.now() - old).isoformat()}
     session.save()
-    assert 'action="/settings/factor/remove/"' not in client.get(FACTOR).content.decode()
-    for path in (FACTOR, SET_UP, REMOVE):
+    page = client.get(FACTOR).content.decode()
+    assert 'action="/settings/factor/remove/"' not in page
+    assert f"for=factor%3A{user.pk}" in page
+    for path in (FACTOR, SET_UP, REMOVE, CODES, PASSKEYS, PASSKEYS + "begin/"):
         answer = client.post(path, {"code": "123456"})
         assert answer.status_code == 403, path
         assert "Second factor needed" in answer.content.decode()
     new = factors.new_secret(by=user)
     right = code(factors.reveal(by=user, sealed=new))
-    proof = None if old is None else clock.now() - old
+    proofs = Proofs({purposes[what]: clock.now() - old}) if what else stepup.NONE
     with pytest.raises(StepUpNeeded):
-        factors.add(by=user, sealed=new, code=right, proof=proof)
+        factors.add(by=user, sealed=new, code=right, proofs=proofs)
     with pytest.raises(StepUpNeeded):
-        factors.remove(by=user, person=user, proof=None)
-    session[factors.PROVED_AT] = (clock.now() - dt.timedelta(minutes=4, seconds=50)).isoformat()
-    session.save()
+        factors.remove(by=user, person=user, proofs=proofs)
+
+
+def test_it_is_replaced_once_proved(user: User, client: Client, secret: bytes) -> None:
+    prove(client, user, secret)
     assert client.post(FACTOR)["Location"] == SET_UP
     assert client.post(SET_UP, {"code": code(shown(client.get(SET_UP)))}).status_code == 302
     row = AuditEvent.objects.filter(event=Event.FACTOR_ADDED, actor_id=user.pk).latest("id")
@@ -200,7 +236,11 @@ def test_a_change_takes_a_proof_of_the_last_five_minutes(
 
 def test_nobody_removes_anothers(user: User, secret: bytes, world: World) -> None:
     with pytest.raises(Forbidden):
-        factors.remove(by=world.person(is_administrator=True), person=user, proof=clock.now())
+        factors.remove(
+            by=world.person(is_administrator=True),
+            person=user,
+            proofs=Proofs({str(purpose(user)): clock.now()}),
+        )
 
 
 def test_a_lost_one_is_removed_by_command(user: User, client: Client, secret: bytes) -> None:
@@ -220,7 +260,8 @@ def test_proving(user: User, client: Client, secret: bytes) -> None:
     key = client.session.session_key
     before = clock.now()
     done = client.post(
-        STEP_UP + "?next=/approvals/", {"code": f" {code(secret)[:3]} {code(secret)[3:]}"}
+        STEP_UP + "?next=/approvals/",
+        {"code": f" {code(secret)[:3]} {code(secret)[3:]}", "for": str(purpose(user))},
     )
     assert done["Location"] == "/approvals/"
     assert client.session.session_key != key
@@ -327,15 +368,15 @@ def test_proof_is_of_this_person_in_this_session(
     set_up(client)
     request = rf.get("/")
     request.user, request.session = user, client.session
-    assert factors.proved_at(request) == proof_of(client)
+    assert stepup.proofs(request).at(purpose(user)) == proof_of(client)
     request.user = world.person()
-    assert factors.proved_at(request) is None
+    assert stepup.proofs(request) is stepup.NONE
     request.user = AnonymousUser()
-    assert factors.proved_at(request) is None
+    assert stepup.proofs(request) is stepup.NONE
     other = Client()
     other.force_login(user)
     request.user, request.session = user, other.session
-    assert factors.proved_at(request) is None
+    assert not stepup.proofs(request).times
 
 
 def test_a_token_proves_nothing_whatever_comes_along(
@@ -346,7 +387,7 @@ def test_a_token_proves_nothing_whatever_comes_along(
     seen: list[Any] = []
 
     def watch(self: Any, request: Any, view: Any) -> bool:
-        seen.append((factors.proved_at(request), factors.proved_at(request._request)))
+        seen.append([stepup.proofs(each).at(purpose(user)) for each in (request, request._request)])
         return bool(request.user.is_authenticated)
 
     monkeypatch.setattr(IsAuthenticated, "has_permission", watch)
@@ -354,7 +395,7 @@ def test_a_token_proves_nothing_whatever_comes_along(
     assert client.get("/api/v1/grants/").status_code == 200
     bearer = {"Authorization": f"Bearer {token}"}
     assert client.get("/api/v1/grants/", headers=bearer).status_code == 200
-    assert seen == [(proof_of(client),) * 2, (None, None)]
+    assert seen == [[proof_of(client)] * 2, [None, None]]
 
 
 # Being asked for it

@@ -36,7 +36,7 @@ def authenticator(user: User) -> bytes:
     """The secret of a second factor that this person has set up."""
     sealed = factors.new_secret(by=user)
     secret = factors.reveal(by=user, sealed=sealed)
-    factors.add(by=user, sealed=sealed, code=code(secret), proof=None)
+    factors.add(by=user, sealed=sealed, code=code(secret))
     later(user)
     return secret
 

@@ -144,7 +144,7 @@ def deactivate_user(world: World) -> Verb:
 def _factor(user: User) -> bytes:
     sealed = factors.new_secret(by=user)
     secret = factors.reveal(by=user, sealed=sealed)
-    factors.add(by=user, sealed=sealed, code=code(secret), proof=None)
+    factors.add(by=user, sealed=sealed, code=code(secret))
     return secret
 
 
@@ -634,7 +634,7 @@ def test_a_sign_in_whose_row_cannot_be_written_signs_nobody_in(world: World) -> 
         pytest.raises(DatabaseError, match="the disk is full"),
         transaction.atomic(),
     ):
-        accounts.sign_in(request=RequestFactory().post("/"), email=user.email, password=PASSWORD)
+        Client().post("/sign-in/", {"username": user.email, "password": PASSWORD})
 
 
 def test_no_row_outside_of_a_transaction(django_db_blocker: Any, world: World) -> None:
