@@ -1,11 +1,16 @@
 """Who may. What the state of things allows is another question: see actions."""
 
-from accessrequests.models import AccessRequest, Grant
+import json
+
+from django.db.models import BooleanField, F, Func, Q, Value
+
+from accessrequests.models import AccessRequest, Grant, PolicyVersion
 from accessrequests.policy.document import Reviewers
 from accessrequests.routing import in_words, may_decide
 from accounts.linked import are_linked
 from accounts.models import User
 from broker.errors import Forbidden, KeyturnError, SelfReview
+from endpoints.models import AccessProfile, Endpoint
 
 
 def check_review(user: User, request: AccessRequest) -> None:
@@ -83,3 +88,32 @@ def check_end(user: User, grant: Grant) -> None:
     """Raise Forbidden unless this person may end this grant."""
     if not can_end(user, grant):
         raise Forbidden("Only its holder, its reviewers or the endpoint's owner may end a grant.")
+
+
+def is_reviewer(user: User) -> bool:
+    """Whether anything could come to this person for review, by a profile or a policy."""
+    groups = list(user.member_of.values_list("slug", flat=True))
+    if AccessProfile.objects.filter(reviewers__slug__in=groups).exists():
+        return True
+    documents = PolicyVersion.objects.filter(policy__current=F("pk"), policy__retired_at=None)
+    named = Q(pk__isnull=True)
+    # Wherever in a document reviewers are named: in a step, in an escalation, afterwards.
+    for key, values in (("groups", groups), ("people", [user.email])):
+        for value in values:
+            named |= _somewhere(f"$.**.{key}[*] ? (@ == {json.dumps(value)})")
+    if Endpoint.objects.filter(owner=user).exists():
+        named |= _somewhere("$.**.endpoint_owner ? (@ == true)")
+    if user.reports.exists():
+        named |= _somewhere("$.**.requester_manager ? (@ == true)")
+    return documents.filter(named).exists()
+
+
+def _somewhere(path: str) -> Q:
+    """Policies whose document has something at this path."""
+    exists = Func(
+        F("document"),
+        Value(path),
+        template="jsonb_path_exists(%(expressions)s::jsonpath)",
+        output_field=BooleanField(),
+    )
+    return Q(exists)

@@ -17,6 +17,7 @@ from django.conf import settings as django_settings
 from django.test import override_settings
 from django.test.utils import setup_databases, teardown_databases
 
+from accounts import factors
 from audit.context import Origin, working_for
 from credentials import actions
 from tests.credentials.targets import target, target_down
@@ -29,6 +30,16 @@ __all__ = ["target", "target_down"]
 # A line for each call that a test's client makes buries what went wrong.
 for name in ("httpx", "httpx2"):
     logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_needs_a_factor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that each test of a page needn't set one up first; `must_enrol` marks those about it.
+
+    Only within this process: a browser meets the portal as it is.
+    """
+    if "must_enrol" not in request.keywords:
+        monkeypatch.setattr(factors, "needed_because", lambda _: "")
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,23 @@
 """Somebody's authenticator, as tests need one."""
 
+import uuid
+
 from django_otp.oath import TOTP
 
 from accounts import factors
 from accounts.models import Totp, User
 from audit import clock
+
+SECRETS: dict[uuid.UUID, bytes] = {}  # of whom `authenticator` gave one
+
+
+def authenticator(user: User) -> bytes:
+    """The secret of an authenticator app that this person has set up."""
+    sealed = factors.new_secret(by=user)
+    secret = SECRETS[user.pk] = factors.reveal(by=user, sealed=sealed)
+    factors.add(by=user, sealed=sealed, code=code(secret))
+    later(user)
+    return secret
 
 
 def code(secret: bytes, *, steps: int = 0) -> str:

@@ -11,7 +11,15 @@ import cbor2
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.conf import settings
+from django.contrib.sessions.backends.base import SessionBase
+from django_otp_webauthn.models import WebAuthnCredential
 from webauthn.helpers import bytes_to_base64url
+
+from accounts import passkeys
+from accounts.models import User
+from accounts.stepup import Action, Proofs, Purpose
+from audit import clock
+from tests.world import World
 
 PRESENT, VERIFIED, ATTESTED = 1, 4, 64
 
@@ -77,3 +85,20 @@ class Passkey:
                 "clientExtensionResults": {},
             }
         )
+
+
+def proved_for_factors(user: User) -> Proofs:
+    """That this person proved a factor just now, to change their factors."""
+    return Proofs({str(Purpose(Action.FACTOR, str(user.pk))): clock.now()})
+
+
+def passkey_of(
+    world: World, user: User | None = None, **fields: Any
+) -> tuple[User, WebAuthnCredential, Passkey]:
+    """Somebody who has set up a passkey, its row, and the passkey."""
+    user, key, session = user or world.person(), Passkey(**fields), SessionBase()
+    proofs = proved_for_factors(user)
+    made = key.made(passkeys.begin_adding(session, by=user, proofs=proofs))
+    begun = passkeys.taken(session, passkeys.Ceremony.ADD, str(user.pk))
+    row = passkeys.add(by=user, begun=begun, credential=made, name="Key", proofs=proofs)
+    return user, row, key

@@ -6,7 +6,6 @@ from decimal import Decimal
 from typing import Any
 
 from accessrequests.models import Grant
-from accounts import factors
 from accounts.models import User
 from audit import clock
 from credentials.actions import check_out, end_due_grants
@@ -14,7 +13,7 @@ from credentials.stopping import end_all
 from endpoints.actions import set_price
 from endpoints.models import Endpoint
 from gateway.models import Process, UpstreamHealth
-from tests.accounts.authenticator import code, later
+from tests.accounts.authenticator import authenticator
 from tests.gateway.using import call, refused, used
 from tests.world import PASSWORD, World
 
@@ -30,15 +29,6 @@ class Inside:
     endpoint: Endpoint
     busy: Grant
     low: Grant
-
-
-def authenticator(user: User) -> bytes:
-    """The secret of a second factor that this person has set up."""
-    sealed = factors.new_secret(by=user)
-    secret = factors.reveal(by=user, sealed=sealed)
-    factors.add(by=user, sealed=sealed, code=code(secret))
-    later(user)
-    return secret
 
 
 def close_all(*, by: User) -> None:

@@ -8,14 +8,16 @@ from functools import partial
 from typing import Any
 
 import pytest
+from django.contrib.sessions.backends.db import SessionStore
 from django.db import DatabaseError, connection, transaction
-from django.test import Client, RequestFactory
+from django.test import Client
 
 from accessrequests.actions import cancel_request, expire_requests, review_request
 from accessrequests.models import Grant, Review
 from accounts import actions as accounts
-from accounts import changes, factors
+from accounts import changes, factors, passkeys, recovery
 from accounts.models import Change, User
+from accounts.passkeys import Ceremony
 from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
@@ -29,6 +31,7 @@ from credentials.models import Credential, Rotation
 from endpoints import actions as endpoints
 from notifications import actions as notifications
 from tests.accounts.authenticator import code, later
+from tests.accounts.passkey import Passkey, passkey_of, proved_for_factors
 from tests.invariants.by_hand import by_hand
 from tests.servers import Servers
 from tests.world import PASSWORD, PROVED, UPSTREAM_KEY, World, move
@@ -43,6 +46,9 @@ STATE = (
     " SELECT 'change', id::text, state FROM accounts_change UNION ALL"
     " SELECT 'group owner', group_id::text, user_id::text FROM accounts_group_owners UNION ALL"
     " SELECT 'factor', id::text, last_step::text FROM accounts_totp UNION ALL"
+    " SELECT 'passkey', id::text, concat(name, sign_count)"
+    " FROM django_otp_webauthn_webauthncredential UNION ALL"
+    " SELECT 'recovery', id::text, used_at::text FROM accounts_recoverycode UNION ALL"
     " SELECT 'token', id::text, revoked_at::text FROM accounts_apitoken UNION ALL"
     " SELECT 'endpoint', id::text, concat(retired_at, upstream_url) FROM endpoints_endpoint"
     " UNION ALL SELECT 'stop', id::text, lifted_at::text FROM endpoints_emergencystop"
@@ -239,6 +245,53 @@ def reset_factors(world: World) -> Verb:
     ada, ben, user = (world.person() for _ in range(3))
     _factor(user)
     return lambda: factors.reset(by=ben, person=user, with_=ada), Event.FACTORS_RESET
+
+
+def add_passkey(world: World) -> Verb:
+    user = world.person()
+    session = SessionStore()
+    made = Passkey().made(passkeys.begin_adding(session, by=user))
+    begun = passkeys.taken(session, Ceremony.ADD, str(user.pk))
+    return (
+        lambda: passkeys.add(by=user, begun=begun, credential=made, name=""),
+        Event.FACTOR_ADDED,
+    )
+
+
+def prove_passkey(world: World) -> Verb:
+    user, _, key = passkey_of(world)
+    session = SessionStore()
+    used = key.used(passkeys.begin(session, Ceremony.PROVE, by=user))
+    begun = passkeys.taken(session, Ceremony.PROVE)
+    return (
+        lambda: passkeys.prove(by=user, begun=begun, credential=used),
+        Event.STEP_UP_PROVED,
+    )
+
+
+def rename_passkey(world: World) -> Verb:
+    user, row, _ = passkey_of(world)
+    return lambda: passkeys.rename(by=user, pk=row.pk, name="Other"), Event.FACTOR_RENAMED
+
+
+def remove_passkey(world: World) -> Verb:
+    user, row, _ = passkey_of(world)
+    proofs = proved_for_factors(user)
+    return (
+        lambda: passkeys.remove(by=user, pk=row.pk, proofs=proofs),
+        Event.FACTOR_REMOVED,
+    )
+
+
+def make_codes(world: World) -> Verb:
+    user, _, _ = passkey_of(world)
+    return lambda: recovery.make(by=user, proofs=proved_for_factors(user)), Event.CODES_MADE
+
+
+def use_code(world: World) -> Verb:
+    user, _, _ = passkey_of(world)
+    [code, *_] = recovery.make(by=user, proofs=proved_for_factors(user))
+    return lambda: recovery.use(by=user, code=code), Event.CODE_USED
 
 
 def change_notifications(world: World) -> Verb:
@@ -535,6 +588,12 @@ VERBS = [
     withdraw,
     expire_a_change,
     reset_factors,
+    add_passkey,
+    prove_passkey,
+    rename_passkey,
+    remove_passkey,
+    make_codes,
+    use_code,
     change_notifications,
     create_endpoint,
     change_endpoint,

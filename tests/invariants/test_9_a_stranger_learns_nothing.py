@@ -11,6 +11,7 @@ from django.db import transaction
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
+from django_otp_webauthn.models import WebAuthnCredential
 
 from accessrequests.actions import note_absence
 from accessrequests.models import Absence, AccessRequest, Grant, Policy
@@ -27,6 +28,7 @@ from endpoints.models import EmergencyStop
 from notifications.kinds import Kind
 from notifications.models import Notification
 from notifications.outbox import notify
+from tests.accounts.passkey import passkey_of
 from tests.world import PROVED, World
 
 pytestmark = pytest.mark.django_db
@@ -99,6 +101,8 @@ ROUTES = {
     ("stop", GET): "stop",
     ("stop-lift", POST): "stop",
     ("absence-drop", POST): "absence",
+    ("passkey-rename", POST): "passkey",
+    ("passkey-remove", POST): "passkey",
     ("record-event", GET): "event",
     ("api-notification-read", POST): "notification",
     ("notification-read", POST): "notification",
@@ -129,6 +133,7 @@ BODIES = {
     "api-endpoint-report-leak": {"reason": "It is in a log."},
     "upstream-key-leak": {"reason": "It is in a log."},
     "upstream-key-store": {"key": "sk-mine"},
+    "passkey-rename": {"name": "Mine"},
     "request-review": {"verdict": "approve"},
     "request-comment": {"text": "What for?", "kind": "question"},
     "request-hand-over": {"to": "me@example.com"},
@@ -166,6 +171,7 @@ class Theirs:
     stop: EmergencyStop
     rotation: Rotation
     change: Change
+    passkey: WebAuthnCredential
 
     def id_of(self, kind: str) -> Any:
         match kind:
@@ -187,6 +193,7 @@ class Theirs:
             "owned_slug": "no-such-endpoint",
             "policy": "no-such-policy",
             "event": 2**62,
+            "passkey": 2**62,
         }.get(kind) or new_id()
 
 
@@ -215,6 +222,7 @@ def theirs(committed_once: None, world: World) -> Theirs:
     )
     assert change is not None
     absence = note_absence(by=grant.holder, ends_at=until)
+    _, passkey, _ = passkey_of(world, grant.holder)
     return Theirs(
         grant.request,
         grant,
@@ -226,6 +234,7 @@ def theirs(committed_once: None, world: World) -> Theirs:
         ended,
         rotation,
         change,
+        passkey,
     )
 
 
