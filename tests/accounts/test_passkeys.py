@@ -357,7 +357,8 @@ def test_a_code_is_its_persons(world: World) -> None:
 @pytest.mark.must_enrol
 @pytest.mark.parametrize("role", ["is_administrator", "is_auditor", "owner", "reviewer", "named"])
 def test_who_must_have_one_is_sent_to_set_it_up(world: World, role: str) -> None:
-    user = world.person(**({role: True} if role.startswith("is_") else {}))
+    roles: dict[str, Any] = {role: True} if role.startswith("is_") else {}
+    user = world.person(**roles)
     client = Client()
     client.force_login(user)
     if not role.startswith("is_"):

@@ -9,7 +9,7 @@ from audit import clock
 from credentials.actions import report_leak, rotate, rotating, set_rotator
 from credentials.models import Rotation, UpstreamSecret
 from endpoints.models import Endpoint
-from tests.browser.inside import authenticator
+from tests.accounts.authenticator import authenticator
 from tests.world import PASSWORD, World
 
 
