@@ -86,6 +86,10 @@ test-faults: $(VENV)/.installed-dev ## Kill processes and servers at every step,
 	@$(RUN) -m pytest tests/faults $(ARGS)
 	@$(RUN) -m tests.faults.report
 
+.PHONY: mutation
+mutation: $(VENV)/.installed-dev ## Change what decides, see whether tests notice, into docs/mutation.md (ARGS="policy")
+	@nice $(RUN) -m tests.mutation $(ARGS)
+
 .PHONY: test-llm
 test-llm: $(VENV)/.installed-dev $(LLM_VENV)/.installed ## A real model behind the gateway; builds llama.cpp first, for minutes
 	@$(RUN) -m pytest -m llm tests/llm $(ARGS)

@@ -25,13 +25,9 @@ GROUPS = {
         (
             "accessrequests/permissions.py",
             "endpoints/permissions.py",
-            "accessrequests/states.py",
-            "credentials/states.py",
+            "accounts/linked.py",
         ),
-        (
-            "tests/accessrequests/test_permissions.py",
-            "tests/accessrequests/test_machine.py",
-        ),
+        ("tests/accessrequests/test_permissions.py",),
     ),
     "policy": Group(
         ("accessrequests/policy/effective.py", "accessrequests/policy/facts.py"),
@@ -43,3 +39,5 @@ GROUPS = {
     ),
     "conditions": Group(("accessrequests/policy/cel.py",), ("tests/policy/test_cel.py",)),
 }
+
+TABLES = "tables"  # what tests/mutation/tables.py tries

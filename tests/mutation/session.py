@@ -5,7 +5,6 @@ KEYTURN_MUTATION_GROUP names it. What came out is JSON in build/mutation/<group>
 
 import importlib.abc
 import importlib.util
-import json
 import os
 import signal
 import sys
@@ -17,7 +16,7 @@ import mutmut.mutation.trampoline
 import pytest
 from _pytest.runner import runtestprotocol
 
-from tests.mutation import GROUPS, mutants
+from tests.mutation import GROUPS, mutants, report
 from tests.mutation.mutants import ROOT, Mutant, module_of, mutate
 
 NAME = os.environ["KEYTURN_MUTATION_GROUP"]
@@ -73,11 +72,12 @@ class Runner:
     def passes(self, item: Any, patience: float) -> bool:
         """Whether this test passes within so many seconds."""
         state: Any = self.session._setupstate
-        state.teardown_exact(item)
+        state.teardown_exact(item.parent)
         item._initrequest()
         signal.setitimer(signal.ITIMER_REAL, patience)
         try:
-            reports = runtestprotocol(item, log=False, nextitem=item)
+            # As if another test of the same file came next: what's made once a file stays.
+            reports = runtestprotocol(item, log=False, nextitem=item.parent)
         except Stuck:
             return False
         finally:
@@ -139,9 +139,6 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
             sys.stderr.write(f"{number}/{len(every)} {mutant.place} {by or mutant.change!r}\n")
     # What the mutants left behind must not be what made tests fail.
     broken = [item.nodeid for item in session.items if not runner.passes(item, 120)]
-    folder = ROOT / "build" / "mutation"
-    folder.mkdir(parents=True, exist_ok=True)
-    result = {"broken": broken, "mutants": found}
-    (folder / f"{NAME}.json").write_text(json.dumps(result, indent=1))
+    report.keep(NAME, {"broken": broken, "mutants": found})
     session._setupstate.teardown_exact(None)
     return True
