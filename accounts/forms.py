@@ -1,3 +1,5 @@
+from typing import Any
+
 from django import forms
 
 
@@ -21,6 +23,34 @@ class SignInForm(forms.Form):
         ),
         error_messages={"required": "Give your password."},
     )
+
+
+class NewPasswordForm(forms.Form):
+    """A password, twice. Whether it is good enough, the action says."""
+
+    password = forms.CharField(
+        label="Password",
+        help_text="Twelve characters or more. A few words that only you would put together are "
+        "good; a password manager is better.",
+        max_length=1000,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"class": "form-control", "autocomplete": "new-password"}),
+        error_messages={"required": "Choose a password."},
+    )
+    again = forms.CharField(
+        label="The same again",
+        max_length=1000,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"class": "form-control", "autocomplete": "new-password"}),
+        error_messages={"required": "Type it again, so that a slip doesn’t lock you out."},
+    )
+
+    def clean(self) -> dict[str, Any]:
+        """Both must be the same."""
+        data = super().clean() or {}
+        if "password" in data and "again" in data and data["password"] != data["again"]:
+            self.add_error("again", "This isn’t the same as above.")
+        return data
 
 
 class CodeForm(forms.Form):

@@ -38,6 +38,10 @@ class Users(BaseUserManager["User"]):
     def active(self) -> models.QuerySet["User"]:
         return self.filter(is_active=True)
 
+    def visible_to(self, user: "User") -> models.QuerySet["User"]:
+        """Everybody for those who see everything; else the service accounts one answers for."""
+        return self.all() if user.sees_everything else self.filter(owner=user)
+
 
 class User(AbstractBaseUser):
     """A person, or a program that a person answers for."""
@@ -121,6 +125,12 @@ class User(AbstractBaseUser):
         return self.is_auditor or self.is_administrator
 
 
+class Groups(models.QuerySet["Group"]):
+    def visible_to(self, user: User) -> "Groups":
+        """All for those who see everything; else those that one owns."""
+        return self if user.sees_everything else self.filter(owners=user)
+
+
 class Group(models.Model):
     """People who may ask for the same things, or review them."""
 
@@ -137,6 +147,8 @@ class Group(models.Model):
         blank=True,
         help_text="who say who is in it, beside administrators",
     )
+
+    objects = Groups.as_manager()
 
     class Meta:
         ordering = ("name",)
@@ -166,6 +178,15 @@ class Membership(models.Model):
         return f"{self.user} in {self.group}"
 
 
+class ApiTokens(models.QuerySet["ApiToken"]):
+    def visible_to(self, user: User) -> "ApiTokens":
+        """One's own, and those of service accounts that one answers for; all for those who see
+        everything."""
+        if user.sees_everything:
+            return self
+        return self.filter(models.Q(owner=user) | models.Q(owner__owner=user))
+
+
 class ApiToken(models.Model):
     """What a program signs in with on its owner's behalf. Only a keyed digest is stored."""
 
@@ -178,6 +199,8 @@ class ApiToken(models.Model):
     expires_at = models.DateTimeField()
     last_used_at = models.DateTimeField(null=True)
     revoked_at = models.DateTimeField(null=True)
+
+    objects = ApiTokens.as_manager()
 
     class Meta:
         ordering = ("-created_at",)

@@ -4,12 +4,16 @@ Django's way of extending its database sessions: docs.djangoproject.com/en/5.2/t
 "Extending database-backed session engines".
 """
 
+import hashlib
 from typing import Any, cast
 
-from django.contrib.auth import SESSION_KEY
+from django.conf import settings
+from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
+from django.utils import timezone
+from django.utils.crypto import constant_time_compare
 
-from accounts.models import Session
+from accounts.models import Session, User
 from audit.context import origin
 
 AGENT = 300  # characters kept of what a browser says it is
@@ -37,3 +41,24 @@ class SessionStore(DatabaseStore):
         row.began = data.get(BEGAN)
         row.address = origin().address
         return row
+
+
+def name_of(key: str) -> str:
+    """What a session is called where it is shown: its key would let the reader into it."""
+    return hashlib.sha256(b"keyturn.session:" + key.encode()).hexdigest()[:32]
+
+
+def opened(person: User) -> list[Session]:
+    """The sessions in which this person is signed in at this moment, the last used first.
+
+    A row whose hash is of an earlier password or epoch opens nothing, and isn't one.
+    """
+    now = timezone.now()
+    rows = Session.objects.filter(person=person, expire_date__gt=now).order_by("-expire_date")
+    current = person.get_session_auth_hash()
+    return [
+        row
+        for row in rows
+        if (row.began is None or now.timestamp() - row.began <= settings.KEYTURN_SESSION_MAX)
+        and constant_time_compare(row.get_decoded().get(HASH_SESSION_KEY, ""), current)
+    ]

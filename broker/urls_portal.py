@@ -8,9 +8,14 @@ from accounts import views_changes as changes
 from accounts import views_factors as factors
 from accounts import views_proving as proving
 from accounts.sso import views as sso
+from accounts import views_groups as groups
+from accounts import views_people as people
+from accounts import views_settings as own
+from accounts import views_welcome as welcome
 from audit import views as audit
 from credentials import rotation_views as rotation
 from credentials import views as credentials
+from credentials import views_leaving as leaving
 from credentials import views_operations as operations
 from endpoints import views as endpoints
 from gateway import views as gateway
@@ -31,6 +36,31 @@ urlpatterns = [
     path("sign-in/passkey/", proving.sign_in_passkey, name="sign-in-passkey"),
     path("step-up/", proving.step_up, name="step-up"),
     path("step-up/passkey/", proving.step_up_passkey, name="step-up-passkey"),
+    path("welcome/", welcome.welcome_password, name="welcome-password"),
+    path("welcome/<str:token>/", welcome.welcome, name="welcome"),
+    path("settings/profile/", own.profile, name="profile"),
+    path("settings/sessions/", own.own_sessions, name="sessions"),
+    path("settings/sessions/end/", own.session_end, name="session-end"),
+    path("settings/sessions/end-others/", own.sessions_end, name="sessions-end"),
+    path("settings/tokens/", own.tokens, name="tokens"),
+    path("settings/tokens/<uuid:pk>/revoke/", own.token_revoke, name="token-revoke"),
+    path("people/", people.people_list, name="people"),
+    path("people/new/", people.person_new, name="person-new"),
+    path("people/<uuid:pk>/", people.person, name="person"),
+    path("people/<uuid:pk>/access/", leaving.person_access, name="person-access"),
+    path("people/<uuid:pk>/deactivate/", people.person_deactivate, name="person-deactivate"),
+    path("people/<uuid:pk>/reactivate/", people.person_reactivate, name="person-reactivate"),
+    path("people/<uuid:pk>/invite/", people.person_invite, name="person-invite"),
+    path("people/<uuid:pk>/sign-out/", people.person_sign_out, name="person-sign-out"),
+    path("people/<uuid:pk>/extend/", people.service_extend, name="service-extend"),
+    path("service-accounts/", people.services, name="services"),
+    path("service-accounts/new/", people.service_new, name="service-new"),
+    path("groups/", groups.groups, name="groups"),
+    path("groups/new/", groups.group_new, name="group-new"),
+    path("groups/<uuid:pk>/", groups.group, name="group"),
+    path("groups/<uuid:pk>/join/", groups.group_join, name="group-join"),
+    path("groups/<uuid:pk>/leave/", groups.group_leave, name="group-leave"),
+    path("groups/<uuid:pk>/owner/", groups.group_owner, name="group-owner"),
     path("settings/factor/", factors.factor, name="factor"),
     path("settings/factor/set-up/", factors.factor_set_up, name="factor-set-up"),
     path("settings/factor/remove/", factors.factor_remove, name="factor-remove"),

@@ -5,9 +5,10 @@ class NotificationsConfig(AppConfig):
     name = "notifications"
 
     def ready(self) -> None:
-        from accounts import factors
+        from accounts import factors, telling
         from accounts.changes import deciding
-        from notifications.outbox import change_told, factor_changed
+        from notifications.outbox import change_told, factor_changed, service_ends
 
         factors.tell = factor_changed
         deciding.tell = change_told
+        telling.service_ends = service_ends

@@ -19,6 +19,7 @@ class Kind(TextChoices):
     GRANT_ENDED = "grant_ended", "access ended"
     BREAK_GLASS = "break_glass", "break-glass"
     REVIEW_OWED = "review_owed", "review owed"
+    SERVICE_ENDS = "service_ends", "service account ends"
     FACTOR_CHANGED = "factor_changed", "second factor changed"
     CREDENTIAL_STUCK = "credential_stuck", "credential stuck"
     ORPHANS_FOUND = "orphans_found", "unknown credentials found"
@@ -61,6 +62,7 @@ TOPICS: dict[Kind, Topic] = {
     Kind.COMMENTED: Topic.COMMENTS,
     Kind.BREAK_GLASS: Topic.SECURITY,
     Kind.REVIEW_OWED: Topic.SECURITY,
+    Kind.SERVICE_ENDS: Topic.SECURITY,
     Kind.FACTOR_CHANGED: Topic.SECURITY,
     Kind.CREDENTIAL_STUCK: Topic.SECURITY,
     Kind.ORPHANS_FOUND: Topic.SECURITY,
@@ -87,6 +89,7 @@ ICONS: dict[Kind, str] = {
     Kind.GRANT_ENDED: "player-stop",
     Kind.BREAK_GLASS: "flame",
     Kind.REVIEW_OWED: "alert-triangle",
+    Kind.SERVICE_ENDS: "hourglass",
     Kind.FACTOR_CHANGED: "lock",
     Kind.CREDENTIAL_STUCK: "alert-triangle",
     Kind.ORPHANS_FOUND: "alert-triangle",

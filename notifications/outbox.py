@@ -216,3 +216,18 @@ _BECAME = {
     "withdrawn": "Withdrawn",
     "expired": "Nobody decided in time",
 }
+def service_ends(service: User, news: str) -> None:
+    """Tell who answers for a service account that it ends in a while, or has ended; once each."""
+    if service.owner is None or service.ends_at is None:
+        return
+    over = news == "ended"
+    notify(
+        Kind.SERVICE_ENDS,
+        to=[service.owner],
+        about=service,
+        path=reverse("person", args=[service.pk]),
+        sentence=f"{service} {'has ended' if over else 'ends soon'}",
+        facts=[("Ends", f"{service.ends_at:%Y-%m-%d %H:%M} UTC")],
+        quote="What it held is gone." if over else "Extend it if it is still needed.",
+        occasion=f"{news} {service.ends_at:%Y-%m-%dT%H:%M}",
+    )

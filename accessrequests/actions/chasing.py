@@ -31,6 +31,7 @@ def chase() -> int:
     """Everything of requests and grants that is due at this moment; how much."""
     return (
         expire_requests()
+        + _once(_take_back)
         + _once(start_scheduled)
         + _once(_reroute)
         + _once(_escalate)
@@ -62,6 +63,23 @@ def expire_requests(*, most: int = 500) -> int:
             related=(request.profile.endpoint, request.requester),
         )
         notices.expired(request)
+    return len(due)
+
+
+def _take_back() -> int:
+    """Take back what was asked by people who are deactivated since; how much."""
+    gone = Q(requester__is_active=False) | Q(requester__owner__is_active=False)
+    due = _claimed().filter(gone, state=RequestState.PENDING)[:MOST]
+    for request in due:
+        decide(request, RequestState.CANCELLED, by=None)
+        record(
+            Event.REQUEST_CANCELLED,
+            by=None,
+            about=request,
+            related=(request.profile.endpoint, request.requester),
+            reason="requester_deactivated",
+        )
+        notices.cancelled(request)
     return len(due)
 
 

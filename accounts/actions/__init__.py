@@ -1,13 +1,28 @@
 """The verbs of accounts, a module for each noun."""
 
-from accounts.actions.groups import create_group, join_group, leave_group, name_owner, set_rota
+from accounts.actions.groups import (
+    create_group,
+    drop_owner,
+    join_group,
+    leave_group,
+    name_owner,
+    remove_member,
+    set_rota,
+)
 from accounts.actions.people import (
+    change_profile,
+    create_service,
     create_user,
+    deactivate_ended,
     deactivate_user,
+    extend_service,
+    reactivate_user,
     set_manager,
     set_password,
     set_roles,
+    warn_of_ends,
 )
+from accounts.actions.sessions import end_session, end_sessions
 from accounts.actions.signing_in import (
     TRIES_PER_ACCOUNT,
     TRIES_PER_ACCOUNT_AND_ADDRESS,
@@ -22,14 +37,23 @@ __all__ = [
     "TRIES_PER_ACCOUNT",
     "TRIES_PER_ACCOUNT_AND_ADDRESS",
     "TRY_WINDOW",
+    "change_profile",
     "create_group",
+    "create_service",
     "create_token",
     "create_user",
+    "deactivate_ended",
     "deactivate_user",
+    "drop_owner",
+    "end_session",
+    "end_sessions",
+    "extend_service",
     "forget_old_tries",
     "join_group",
     "leave_group",
     "name_owner",
+    "reactivate_user",
+    "remove_member",
     "revoke_token",
     "set_manager",
     "set_password",
@@ -37,4 +61,5 @@ __all__ = [
     "set_rota",
     "sign_in",
     "token_owner",
+    "warn_of_ends",
 ]

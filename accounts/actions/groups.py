@@ -3,8 +3,9 @@
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from accounts.actions.people import messages
 from accounts.models import Group, Membership, User
+from accounts.permissions import check_administer, check_say_members
+from accounts.validation import messages
 from audit.events import Event
 from audit.record import record
 from broker.errors import InvalidInput
@@ -12,7 +13,9 @@ from broker.errors import InvalidInput
 
 @transaction.atomic
 def create_group(*, by: User | None, slug: str, name: str, is_rota: bool = False) -> Group:
-    """Add an empty group; members of a rota are on call. Raises InvalidInput by field."""
+    """Add an empty group; members of a rota are on call. Raises InvalidInput by field, and
+    Forbidden."""
+    check_administer(by)
     group = Group(slug=slug, name=name, is_rota=is_rota)
     try:
         group.full_clean()
@@ -50,6 +53,14 @@ def leave_group(*, by: User | None, user: User, group: Group) -> None:
 
 
 @transaction.atomic
+def remove_member(*, by: User, user: User, group: Group) -> None:
+    """End this person's membership as an owner of the group or an administrator. What they hold
+    by it ends with the next sweep. Raises Forbidden."""
+    check_say_members(by, group)
+    leave_group(by=by, user=user, group=group)
+
+
+@transaction.atomic
 def name_owner(*, by: User | None, group: Group, user: User) -> None:
     """Let this person say who is in the group. Raises InvalidInput."""
     if not user.is_active or user.is_service:
@@ -57,3 +68,12 @@ def name_owner(*, by: User | None, group: Group, user: User) -> None:
     if not group.owners.filter(pk=user.pk).exists():
         group.owners.add(user)
         record(Event.GROUP_OWNER_NAMED, by=by, about=group, related=(user,), owner=user.email)
+
+
+@transaction.atomic
+def drop_owner(*, by: User | None, group: Group, user: User) -> None:
+    """Take that away again. Raises Forbidden."""
+    check_administer(by)
+    gone, _ = Group.owners.through.objects.filter(group=group, user=user).delete()
+    if gone:
+        record(Event.GROUP_OWNER_DROPPED, by=by, about=group, related=(user,), owner=user.email)

@@ -7,6 +7,7 @@ from django.db import transaction
 
 from accounts import tokens
 from accounts.models import ApiToken, User
+from accounts.permissions import check_answer_for
 from audit import clock
 from audit.events import Event
 from audit.record import record
@@ -44,7 +45,10 @@ def create_token(*, by: User, owner: User, name: str, days: int = 30) -> tuple[A
 
 @transaction.atomic
 def revoke_token(*, by: User | None, token: ApiToken) -> None:
-    """Make an API token good for nothing. Doing so twice changes nothing."""
+    """Make an API token good for nothing. Doing so twice changes nothing. By its owner, whoever
+    answers for that, or an administrator; else Forbidden."""
+    if by is not None and by.pk != token.owner_id:
+        check_answer_for(by, token.owner)
     if ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=clock.now()):
         record(Event.TOKEN_REVOKED, by=by, about=token, related=(token.owner,))
 

@@ -9,6 +9,7 @@ Everything is stopped when the block ends, and also when this process is killed.
 """
 
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -219,6 +220,20 @@ class Supervisor:
     def manage(self, *arguments: str, name: str = "manage") -> str:
         """Run `manage.py` with `arguments`; what it printed. Raises StartError if it fails."""
         return self._run(name, [*argv("migrate", scratch="")[:2], *arguments])
+
+    def ask(self, *arguments: str) -> str:
+        """What `manage.py` with `arguments` prints, where no log may have it; empty if it fails."""
+        done = subprocess.run(
+            [*argv("migrate", scratch="")[:2], *arguments],
+            env=self.environment("manage"),
+            cwd=BASE_DIR,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            check=False,
+        )
+        return "" if done.returncode else done.stdout.strip()
 
     # From start to stop
 

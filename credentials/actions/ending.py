@@ -84,7 +84,8 @@ def end_due_grants() -> int:
             open_grants.filter(request__profile__endpoint__retired_at__isnull=False),
             EndReason.ENDPOINT_RETIRED,
         ),
-        (open_grants.filter(~Exists(in_group)), EndReason.GROUP_LOST),
+        # Whoever is deactivated leaves their groups too, maybe in this very moment.
+        (open_grants.filter(~_gone_holder(), ~Exists(in_group)), EndReason.GROUP_LOST),
     ]
     count = 0
     for grants, reason in due:

@@ -3,6 +3,7 @@
 import time
 
 from accessrequests.actions import chase
+from accounts.actions import deactivate_ended
 from credentials.actions.ending import end_due_grants
 from credentials.actions.revoking import doubt_old_mints, revoke_due
 
@@ -18,7 +19,7 @@ def sweep() -> int:
     thousands that end together the first are gone before the last has ended. Revocations begin:
     they go on where a full disk lets nothing be written.
     """
-    began, count, done = time.monotonic(), 0, 1
+    began, count, done = time.monotonic(), deactivate_ended(), 1
     while done and time.monotonic() - began < LONGEST:
         done = revoke_due() + end_due_grants() + doubt_old_mints()
         count += done

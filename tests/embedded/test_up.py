@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import django
+import httpx
 import pytest
 
 from broker.embedded.processes import Stat, wait_until
@@ -125,6 +126,11 @@ def test_says_where_to_go_and_who_to_be(up: Up) -> None:
     assert http_status(up.url("Portal") + "/healthz/") == 200
     assert http_status(up.url("Gateway") + "/healthz") == 200
     assert "Sign in as" in up.said
+    invited = re.search(r"^    http\S+(/welcome/kt_inv_\w{43}/)$", up.said, re.MULTILINE)
+    assert invited, up.said
+    assert httpx.get(up.url("Portal") + invited[1]).status_code == 302
+    for log in (up.state / "logs").iterdir():
+        assert b"kt_inv_" not in log.read_bytes(), log
     for title in ("PostgreSQL", "Valkey", "OpenBao", "Worker", "Beat", "Demo upstream"):
         assert f"{title} ready after" in up.said
     assert "\x1b[" not in up.said, "colour is for terminals"

@@ -17,6 +17,8 @@ from broker.embedded.errors import StartError
 from broker.embedded.ports import Ports
 from broker.embedded.supervisor import Supervisor
 
+ADMINISTRATOR = "admin@example.com"
+
 
 class Command(BaseCommand):
     help = "Run everything on this host: servers, portal, gateway, workers, demo upstream."
@@ -87,6 +89,7 @@ class Command(BaseCommand):
                 f"    {email:<{width}}  {word:<{password}}  {does}"
                 for email, word, does in SIGN_INS
             ),
+            *_administrator(keyturn),
             "",
             "  Ctrl-C stops everything.",
             "",
@@ -98,6 +101,17 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
     # Not by sys.stdout, which may be in the middle of a write.
     os.write(1, b"Stopping (Ctrl-C again stops at once)\n")
     raise KeyboardInterrupt
+
+
+def _administrator(keyturn: Supervisor) -> list[str]:
+    """A link for the first administrator, until somebody has used one."""
+    # In no log: whoever reads it could be the administrator.
+    link = keyturn.ask("administrator", ADMINISTRATOR, "--name=First administrator", "--another")
+    return (
+        ["", "  Or be the administrator yourself, by this link, once:", f"    {link}"]
+        if link
+        else []
+    )
 
 
 def _configured_ports() -> Ports:

@@ -1,0 +1,171 @@
+"""Groups: who is in them, who says so, and what they open."""
+
+import uuid
+
+from django.contrib import messages
+from django.db.models import Count, Q
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from accounts import actions, stepup
+from accounts.actions.people import check_proved
+from accounts.door import fetch
+from accounts.forms_people import ByEmailForm, GroupForm
+from accounts.models import Group, User
+from accounts.permissions import (
+    can_administer,
+    can_say_members,
+    check_administer,
+    check_say_members,
+)
+from accounts.session import person
+from accounts.views_people import ADMINISTRATION, check_sees
+from broker.errors import InvalidInput
+
+MEMBERS = 100  # on one page
+
+
+@never_cache
+@require_safe
+def groups(request: HttpRequest) -> HttpResponse:
+    """All groups for those who see everything, else those that one owns."""
+    user = person(request)
+    active = Q(memberships__user__is_active=True)
+    rows = (
+        Group.objects.visible_to(user)
+        .annotate(size=Count("memberships", filter=active, distinct=True))
+        .prefetch_related("owners", "may_request__endpoint", "may_review__endpoint")
+    )
+    words = request.GET.get("q", "").replace("\x00", "").strip()[:100]
+    if words:
+        rows = rows.filter(Q(name__icontains=words) | Q(slug__icontains=words))
+    context = {
+        "rows": rows[:200],
+        "words": words,
+        "administers": can_administer(user),
+        "belongs_to": ADMINISTRATION if user.sees_everything else "",
+    }
+    return render(request, "accounts/groups.html", context)
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def group_new(request: HttpRequest) -> HttpResponse:
+    """Add an empty group."""
+    user = person(request)
+    check_sees(user)
+    check_administer(user)
+    form, status = GroupForm(request.POST or None), 200
+    if request.method == "POST":
+        status = 400
+        if form.is_valid():
+            try:
+                row = actions.create_group(by=user, **form.cleaned_data)
+            except InvalidInput as error:
+                for field, message in error.errors.items():
+                    form.add_error(field if field in form.fields else None, message)
+            else:
+                return redirect("group", row.pk)
+    context = {"form": form, "belongs_to": ADMINISTRATION}
+    return render(request, "accounts/group_new.html", context, status=status)
+
+
+def _fetch(request: HttpRequest, pk: uuid.UUID) -> Group:
+    return fetch(Group.objects.visible_to(person(request)), pk)
+
+
+@never_cache
+@require_safe
+def group(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """One group."""
+    return _page(request, _fetch(request, pk))
+
+
+def _page(
+    request: HttpRequest, row: Group, form: ByEmailForm | None = None, status: int = 200
+) -> HttpResponse:
+    user = person(request)
+    words = request.GET.get("q", "").replace("\x00", "").strip()[:100]
+    members = row.memberships.select_related("user__owner").order_by("user__full_name", "pk")
+    if words:
+        members = members.filter(
+            Q(user__full_name__icontains=words) | Q(user__email__icontains=words)
+        )
+    context = {
+        "group": row,
+        "words": words,
+        "members": members[:MEMBERS],
+        "count": row.memberships.count(),
+        "owners": row.owners.order_by("full_name"),
+        "asks": row.may_request.filter(retired_at=None).select_related("endpoint"),
+        "reviews": row.may_review.filter(retired_at=None).select_related("endpoint"),
+        "administers": can_administer(user),
+        "says_members": can_say_members(user, row),
+        "form": form or ByEmailForm(),
+        "belongs_to": ADMINISTRATION if user.sees_everything else "",
+    }
+    return render(request, "accounts/group.html", context, status=status)
+
+
+def _somebody(form: ByEmailForm) -> User | None:
+    if not form.is_valid():
+        return None
+    email = User.objects.normalize_email(form.cleaned_data["email"])
+    found = User.objects.active().filter(email=email).first()
+    if found is None:
+        form.add_error("email", "Nobody active has this e-mail address.")
+    return found
+
+
+@never_cache
+@require_POST
+def group_join(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """Add a member, or propose it where the group opens something."""
+    user, row, form = person(request), _fetch(request, pk), ByEmailForm(request.POST)
+    check_say_members(user, row)
+    somebody = _somebody(form)
+    if somebody is None:
+        return _page(request, row, form, 400)
+    check_proved(user, stepup.proofs(request), row)
+    actions.join_group(by=user, user=somebody, group=row)
+    messages.success(request, f"{somebody} is in {row}.")
+    return redirect("group", row.pk)
+
+
+@never_cache
+@require_POST
+def group_leave(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """Take somebody out of a group."""
+    user, row = person(request), _fetch(request, pk)
+    check_say_members(user, row)
+    somebody = fetch(User.objects.filter(member_of=row), request.POST.get("person", ""))
+    actions.remove_member(by=user, user=somebody, group=row)
+    messages.success(request, f"{somebody} is no longer in {row}. What they held by it ends now.")
+    return redirect("group", row.pk)
+
+
+@never_cache
+@require_POST
+def group_owner(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """Name an owner, or take one away."""
+    user, row = person(request), _fetch(request, pk)
+    check_administer(user)
+    if "drop" in request.POST:
+        owner = fetch(User.objects.filter(owns_groups=row), request.POST["drop"])
+        actions.drop_owner(by=user, group=row, user=owner)
+        messages.success(request, f"{owner} is no longer an owner of {row}.")
+        return redirect("group", row.pk)
+    form = ByEmailForm(request.POST)
+    somebody = _somebody(form)
+    if somebody is None:
+        return _page(request, row, form, 400)
+    check_proved(user, stepup.proofs(request), row)
+    try:
+        actions.name_owner(by=user, group=row, user=somebody)
+    except InvalidInput as error:
+        form.add_error("email", error.errors["owner"])
+        return _page(request, row, form, 400)
+    messages.success(request, f"{somebody} says who is in {row} from now on.")
+    return redirect("group", row.pk)

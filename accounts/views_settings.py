@@ -1,0 +1,119 @@
+"""One's own: profile, sessions, API tokens."""
+
+import datetime as dt
+import uuid
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.db.models import Q
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from accounts import actions, agents, sessions
+from accounts.door import fetch
+from accounts.forms_people import ProfileForm
+from accounts.models import ApiToken, Session
+from accounts.session import person
+from audit import clock
+from broker.errors import InvalidInput
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def profile(request: HttpRequest) -> HttpResponse:
+    """Name and time zone, and what others say of one."""
+    user = person(request)
+    initial = {"full_name": user.full_name, "time_zone": user.time_zone}
+    form, status = ProfileForm(request.POST or None, initial=initial), 200
+    if request.method == "POST":
+        status = 400
+        if form.is_valid():
+            try:
+                actions.change_profile(by=user, **form.cleaned_data)
+            except InvalidInput as error:
+                for field, message in error.errors.items():
+                    form.add_error(field if field in form.fields else None, message)
+            else:
+                messages.success(request, "Saved.")
+                return redirect("profile")
+    context = {
+        "form": form,
+        "groups": user.member_of.all(),
+        "owned": user.owns_groups.all(),
+        "services": user.service_accounts.filter(is_active=True),
+    }
+    return render(request, "accounts/profile.html", context, status=status)
+
+
+def _shown(row: Session, current: str | None) -> dict[str, Any]:
+    since = None if row.began is None else dt.datetime.fromtimestamp(row.began, dt.UTC)
+    return {
+        "name": sessions.name_of(row.session_key),
+        "current": row.session_key == current,
+        "how": row.how,
+        "where": row.address,
+        "agent": agents.in_words(row.agent),
+        "since": since,
+        "used": row.expire_date - dt.timedelta(seconds=settings.SESSION_COOKIE_AGE),
+    }
+
+
+@never_cache
+@require_safe
+def own_sessions(request: HttpRequest) -> HttpResponse:
+    """Where one is signed in."""
+    current = request.session.session_key
+    rows = [_shown(row, current) for row in sessions.opened(person(request))]
+    rows.sort(key=lambda row: not row["current"])
+    return render(request, "accounts/sessions.html", {"rows": rows})
+
+
+@never_cache
+@require_POST
+def session_end(request: HttpRequest) -> HttpResponse:
+    """End one of one's own sessions."""
+    actions.end_session(by=person(request), name=request.POST.get("name", ""))
+    messages.success(request, "That session has ended.")
+    return redirect("sessions")
+
+
+@never_cache
+@require_POST
+def sessions_end(request: HttpRequest) -> HttpResponse:
+    """End all of one's sessions but this one."""
+    user = person(request)
+    ended = actions.end_sessions(by=user, person=user, but=request.session.session_key)
+    messages.success(
+        request,
+        f"{ended} other session{'' if ended == 1 else 's'} ended."
+        if ended
+        else "You were signed in nowhere else.",
+    )
+    return redirect("sessions")
+
+
+@never_cache
+@require_safe
+def tokens(request: HttpRequest) -> HttpResponse:
+    """One's API tokens, and those of the service accounts that one answers for."""
+    user = person(request)
+    mine = Q(owner=user) | Q(owner__owner=user)
+    rows = ApiToken.objects.filter(mine).select_related("owner")
+    return render(request, "accounts/tokens.html", {"rows": rows[:200], "now": clock.now()})
+
+
+@never_cache
+@require_POST
+def token_revoke(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """Make an API token good for nothing."""
+    user = person(request)
+    token = fetch(ApiToken.objects.visible_to(user).select_related("owner"), pk)
+    actions.revoke_token(by=user, token=token)
+    messages.success(request, f"API token “{token}” is revoked.")
+    return redirect(
+        "tokens" if token.owner_id == user.pk else reverse("person", args=[token.owner_id])
+    )
