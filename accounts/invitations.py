@@ -129,13 +129,15 @@ def claim(*, stored: bytes, password: str) -> User:
     Raises NotFound for one that is used, over or unknown, and InvalidInput for the password, by
     which nothing is used up.
     """
-    # In one statement: of two who bring the same link at once, one gets in.
+    # In one statement, of two who bring the same link at once, one gets in. Only by columns of
+    # this table: a condition on the person would be a subquery, which the second one, having
+    # waited for the first, wouldn't look at again.
     used = Invitation.objects.filter(
-        digest=stored, used_at=None, expires_at__gt=clock.now(), person__is_active=True
+        digest=stored, used_at=None, expires_at__gt=clock.now()
     ).update(used_at=clock.now())
-    if not used:
+    person = User.objects.select_for_update().filter(invitations__digest=stored).first()
+    if not used or person is None or not person.is_active:
         raise NotFound("This link was used already, or its time is over.")
-    person = User.objects.select_for_update().get(invitations__digest=stored)
     try:
         validate_password(password, person)
     except ValidationError as error:

@@ -2,7 +2,6 @@
 
 from urllib.parse import urlencode
 
-from django.contrib.auth import login
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -11,7 +10,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_http_methods, require_safe
 
-from accounts import invitations, sessions
+from accounts import invitations, signing_in
 from accounts.forms import NewPasswordForm
 from broker.errors import InvalidInput, NotFound
 
@@ -63,9 +62,8 @@ def welcome_password(request: HttpRequest) -> HttpResponse:
             except NotFound:
                 return _over(request)
             else:
-                login(request, person, backend="django.contrib.auth.backends.ModelBackend")
+                signing_in.begin(request, person, how="invitation")
                 request.session.pop(CLAIMING, None)
-                request.session[sessions.HOW] = "invitation"
                 return redirect(f"{reverse('factor')}?{urlencode({'next': reverse('home')})}")
     context = {"form": form, "invitation": invitation, "person": invitation.person}
     return render(request, "accounts/welcome.html", context, status=status)

@@ -6,12 +6,12 @@ from accessrequests import views as accessrequests
 from accounts import views as accounts
 from accounts import views_changes as changes
 from accounts import views_factors as factors
-from accounts import views_proving as proving
-from accounts.sso import views as sso
 from accounts import views_groups as groups
 from accounts import views_people as people
+from accounts import views_proving as proving
 from accounts import views_settings as own
 from accounts import views_welcome as welcome
+from accounts.sso import views as sso
 from audit import views as audit
 from credentials import rotation_views as rotation
 from credentials import views as credentials

@@ -216,6 +216,8 @@ _BECAME = {
     "withdrawn": "Withdrawn",
     "expired": "Nobody decided in time",
 }
+
+
 def service_ends(service: User, news: str) -> None:
     """Tell who answers for a service account that it ends in a while, or has ended; once each."""
     if service.owner is None or service.ends_at is None:

@@ -4,10 +4,9 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django.db.models import Model
 from django.urls import NoReverseMatch, reverse
 
-from accounts import actions, factors, stepup
+from accounts import actions, factors
 from accounts.changes.kinds import Kind, Line, Payload
 from accounts.changes.rights import rights_of
 from accounts.linked import are_linked
@@ -250,26 +249,3 @@ def _yes(value: bool) -> str:
 
 def _so_many(count: int) -> str:
     return "nobody" if not count else f"{count} {'person' if count == 1 else 'people'}"
-
-
-def in_words(_reader: User, about: str) -> str:
-    """What a proof for people is for: the group or the person of this id."""
-    try:
-        key = uuid.UUID(about)
-    except ValueError:
-        raise NotFound from None
-    found: Model | None = (
-        Group.objects.filter(pk=key).first() or User.objects.filter(pk=key).first()
-    )
-    if found is None or not (
-        _reader.sees_everything or (isinstance(found, Group) and _owns(_reader, found))
-    ):
-        raise NotFound
-    return f"Change who {found} is" if isinstance(found, User) else f"Change who is in {found}"
-
-
-def _owns(reader: User, group: Group) -> bool:
-    return group.owners.filter(pk=reader.pk).exists()
-
-
-stepup.in_words_by(Action.PEOPLE, in_words)

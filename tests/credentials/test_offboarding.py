@@ -1,14 +1,26 @@
 """Whoever goes, whatever closes: their access ends within 30 s, by the one path."""
 
+import datetime as dt
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.test import Client
 
+from accessrequests.actions import file_request
 from accessrequests.models import Grant
-from accessrequests.states import EndReason
-from accounts.actions import deactivate_user, join_group, leave_group
+from accessrequests.states import EndReason, RequestState
+from accounts.actions import (
+    create_service,
+    create_token,
+    deactivate_user,
+    join_group,
+    leave_group,
+    reactivate_user,
+    token_owner,
+)
+from accounts.stepup import Action, Proofs, Purpose
 from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
@@ -142,3 +154,70 @@ def test_who_is_still_in_keeps_theirs(world: World) -> None:
     end_due_grants()
     grant.refresh_from_db()
     assert grant.ended_at is None
+
+
+def test_a_person_with_three_grants_a_program_and_two_sessions_is_gone(
+    world: World, servers: Servers
+) -> None:
+    """By a worker alone, from an administrator's click on; and one page says so."""
+    profile = world.profile(with_key=True)
+    person = world.person(profile.requesters)
+    until = clock.now() + dt.timedelta(days=30)
+    program = create_service(
+        by=None, email=f"s-{person.email}", full_name="Nightly", owner=person, ends_at=until
+    )
+    join_group(by=None, user=program, group=profile.requesters)
+    groups: dict[str, Any] = {"requesters": profile.requesters, "reviewers": profile.reviewers}
+    profiles = [profile, *(world.profile(endpoint=profile.endpoint, **groups) for _ in range(2))]
+    grants = [world.grant(profile=each, requester=person) for each in profiles]
+    grants.append(world.grant(profile=profile, requester=program))
+    outs = [check_out(by=grant.holder, grant_id=grant.pk) for grant in grants]
+    asked = file_request(
+        by=person,
+        profile_id=world.profile(endpoint=profile.endpoint, **groups).pk,
+        justification="Ticket 4711.",
+        duration=dt.timedelta(hours=1),
+    )
+    browsers = [Client(), Client()]
+    for browser in browsers:
+        browser.force_login(person)
+        assert browser.get("/").status_code == 200
+    _, token = create_token(by=person, owner=person, name="x")
+    administrator = world.person(is_administrator=True)
+    desk = Client()
+    desk.force_login(administrator)
+    address = f"/people/{person.pk}/access/"
+    before = desk.get(address).context["held"]
+    assert (before.grants_left, before.sessions, before.tokens) == (4, 2, 1)
+    assert (before.services_left, before.pending, before.groups) == (1, 1, 2)
+    assert f"What {person} holds" in desk.get(address).content.decode()
+    proofs = Proofs({str(Purpose(Action.PEOPLE, str(person.pk))): clock.now()})
+    with running_worker(servers):
+        began = time.monotonic()
+        deactivate_user(by=administrator, user=person, proofs=proofs)
+        page = desk.get(address).content.decode()
+        assert "is gone</h1>" not in page or all_revoked(outs)
+        while "is gone</h1>" not in page:
+            assert time.monotonic() - began < PROMISED, desk.get(address).context["held"]
+            time.sleep(0.2)
+            page = desk.get(address).content.decode()
+    assert f"Everything of {person} is gone" in page
+    assert "hx-trigger" not in page.split('id="held"')[1][:200]
+    assert all_revoked(outs)
+    for out in outs:
+        assert token_of(servers, out.secret) is None
+    for browser in browsers:
+        assert browser.get("/").status_code == 302
+    assert token_owner(token) is None
+    asked.refresh_from_db()
+    assert asked.state == RequestState.CANCELLED
+    for grant in grants:
+        grant.refresh_from_db()
+        assert grant.end_reason == EndReason.REQUESTER_DEACTIVATED
+    reactivate_user(by=None, user=person)
+    assert not Grant.objects.live().filter(holder__in=[person, program]).exists()
+
+
+def all_revoked(outs: list[Any]) -> bool:
+    rows = Credential.objects.filter(pk__in=[out.credential.pk for out in outs])
+    return not rows.exclude(state=CredentialState.REVOKED).exists()

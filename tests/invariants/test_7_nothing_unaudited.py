@@ -15,7 +15,7 @@ from django.test import Client
 from accessrequests.actions import cancel_request, expire_requests, review_request
 from accessrequests.models import Grant, Review
 from accounts import actions as accounts
-from accounts import changes, factors, passkeys, recovery
+from accounts import changes, factors, invitations, passkeys, recovery
 from accounts.models import Change, User
 from accounts.passkeys import Ceremony
 from audit import clock
@@ -40,8 +40,11 @@ pytestmark = pytest.mark.django_db
 
 STATE = (
     "SELECT json_agg(t) FROM (SELECT 'user' AS kind, id::text,"
-    " concat(is_active, password, manager_id, is_auditor) AS state FROM accounts_user UNION ALL"
+    " concat(is_active, password, manager_id, is_auditor, full_name, ends_at) AS state"
+    " FROM accounts_user UNION ALL"
     " SELECT 'group', id::text, is_rota::text FROM accounts_group UNION ALL"
+    " SELECT 'session', session_key, '' FROM accounts_session UNION ALL"
+    " SELECT 'invitation', id::text, used_at::text FROM accounts_invitation UNION ALL"
     " SELECT 'member', group_id::text || user_id::text, '' FROM accounts_membership UNION ALL"
     " SELECT 'change', id::text, state FROM accounts_change UNION ALL"
     " SELECT 'group owner', group_id::text, user_id::text FROM accounts_group_owners UNION ALL"
@@ -147,6 +150,63 @@ def deactivate_user(world: World) -> Verb:
     return lambda: accounts.deactivate_user(by=None, user=user), Event.USER_DEACTIVATED
 
 
+def invite(world: World) -> Verb:
+    user = world.person()
+    return lambda: invitations.invite(by=None, person=user), Event.USER_INVITED
+
+
+def claim(world: World) -> Verb:
+    link = invitations.invite(by=None, person=world.person())
+    stored = invitations.digest(link.split("/")[-2])
+    password = "a quiet harbour in november"
+    return lambda: invitations.claim(stored=stored, password=password), Event.INVITATION_USED
+
+
+def change_own_profile(world: World) -> Verb:
+    user = world.person()
+    return (
+        lambda: accounts.change_profile(by=user, full_name="Noor", time_zone="UTC"),
+        Event.USER_CHANGED,
+    )
+
+
+def reactivate_user(world: World) -> Verb:
+    user = world.person()
+    accounts.deactivate_user(by=None, user=user)
+    return lambda: accounts.reactivate_user(by=None, user=user), Event.USER_REACTIVATED
+
+
+def extend_service(world: World) -> Verb:
+    service, until = world.person(owner=world.person()), clock.now() + dt.timedelta(days=9)
+    return (
+        lambda: accounts.extend_service(by=None, service=service, ends_at=until),
+        Event.USER_EXTENDED,
+    )
+
+
+def name_owner(world: World) -> Verb:
+    user, group = world.person(), world.group()
+    return (
+        lambda: accounts.name_owner(by=None, group=group, user=user),
+        Event.GROUP_OWNER_NAMED,
+    )
+
+
+def drop_owner(world: World) -> Verb:
+    user, group = world.person(), world.group()
+    accounts.name_owner(by=None, group=group, user=user)
+    return (
+        lambda: accounts.drop_owner(by=None, group=group, user=user),
+        Event.GROUP_OWNER_DROPPED,
+    )
+
+
+def end_sessions(world: World) -> Verb:
+    user = world.person()
+    Client().force_login(user)
+    return lambda: accounts.end_sessions(by=user, person=user), Event.SESSIONS_ENDED
+
+
 def _factor(user: User) -> bytes:
     sealed = factors.new_secret(by=user)
     secret = factors.reveal(by=user, sealed=sealed)
@@ -175,14 +235,6 @@ def remove_factor(world: World) -> Verb:
 def set_roles(world: World) -> Verb:
     user = world.person()
     return lambda: accounts.set_roles(by=None, user=user, is_auditor=True), Event.ROLES_SET
-
-
-def name_owner(world: World) -> Verb:
-    user, group = world.person(), world.group()
-    return (
-        lambda: accounts.name_owner(by=None, group=group, user=user),
-        Event.GROUP_OWNER_NAMED,
-    )
 
 
 def _proposed(world: World) -> tuple[Callable[[], Change | None], User]:
@@ -575,13 +627,20 @@ VERBS = [
     leave_group,
     create_token,
     deactivate_user,
+    invite,
+    claim,
+    change_own_profile,
+    reactivate_user,
+    extend_service,
+    name_owner,
+    drop_owner,
+    end_sessions,
     set_password,
     revoke_token,
     add_factor,
     prove_factor,
     remove_factor,
     set_roles,
-    name_owner,
     propose,
     agree,
     reject,

@@ -17,7 +17,7 @@ from accessrequests.actions import note_absence
 from accessrequests.models import Absence, AccessRequest, Grant, Policy
 from accounts.actions import create_token
 from accounts.changes import propose
-from accounts.models import Change, User
+from accounts.models import ApiToken, Change, User
 from audit.events import Event
 from audit.ids import new_id
 from audit.models import AuditEvent
@@ -118,9 +118,21 @@ ROUTES = {
     ("policy-edit", POST): "policy",
     ("policy-check", POST): "policy",
     ("policy-retire", POST): "policy",
+    ("person", GET): "person",
+    ("person-access", GET): "person",
+    ("person-deactivate", POST): "person",
+    ("person-reactivate", POST): "person",
+    ("person-invite", POST): "person",
+    ("person-sign-out", POST): "person",
+    ("service-extend", POST): "person",
+    ("group", GET): "group",
+    ("group-join", POST): "group",
+    ("group-leave", POST): "group",
+    ("group-owner", POST): "group",
+    ("token-revoke", POST): "api_token",
 }
 # These name nothing of anybody's.
-OPEN = {"problem", "sso-start", "sso-callback", "sso-backchannel-logout"}
+OPEN = {"problem", "sso-start", "sso-callback", "sso-backchannel-logout", "welcome"}
 TEAMMATE_SEES = {"endpoint", "profile", "slug"}
 BODIES = {
     "api-endpoint-prices": {"model": "demo-small", "input_price": "1", "output_price": "2"},
@@ -172,6 +184,7 @@ class Theirs:
     rotation: Rotation
     change: Change
     passkey: WebAuthnCredential
+    api_token: ApiToken
 
     def id_of(self, kind: str) -> Any:
         match kind:
@@ -183,6 +196,10 @@ class Theirs:
                 return self.request.profile_id
             case "policy":
                 return self.policy.slug
+            case "person":
+                return self.grant.holder_id
+            case "group":
+                return self.request.profile.requesters_id
             case _:
                 return getattr(self, kind).pk
 
@@ -223,6 +240,7 @@ def theirs(committed_once: None, world: World) -> Theirs:
     assert change is not None
     absence = note_absence(by=grant.holder, ends_at=until)
     _, passkey, _ = passkey_of(world, grant.holder)
+    token, _ = create_token(by=grant.holder, owner=grant.holder, name="script")
     return Theirs(
         grant.request,
         grant,
@@ -235,6 +253,7 @@ def theirs(committed_once: None, world: World) -> Theirs:
         rotation,
         change,
         passkey,
+        token,
     )
 
 
@@ -323,7 +342,7 @@ def test_a_teammate_sees_nothing_of_anothers_request(
 def test_the_owner_sees_each_of_them(route: tuple[str, str], theirs: Theirs, world: World) -> None:
     """So that the refusals above are about who asks, not about what is asked."""
     kind = ROUTES[route]
-    theirs_alone = kind not in {"policy", "stop", "owned_slug", "change"}
+    theirs_alone = kind not in {"policy", "stop", "owned_slug", "change", "person", "group"}
     owner = theirs.grant.holder if theirs_alone else world.person(is_administrator=True)
     answer = call(owner, route, theirs.id_of(kind))
     assert answer.status_code == 200
@@ -366,6 +385,11 @@ def test_a_strangers_lists_hold_nothing_of_anybodys(
         "absences",
         "record",
         "notifications",
+        "groups",
+        "services",
+        "sessions",
+        "tokens",
+        "profile",
     ],
 )
 def test_a_strangers_pages_hold_nothing_of_anybodys(
@@ -374,7 +398,7 @@ def test_a_strangers_pages_hold_nothing_of_anybodys(
     client = Client()
     client.force_login(stranger)
     text = client.get(reverse(page)).content.decode()
-    for kind in ("endpoint", "slug", "profile", "request", "grant", "credential"):
+    for kind in ("endpoint", "slug", "profile", "request", "grant", "credential", "group"):
         assert str(theirs.id_of(kind)) not in text
     assert theirs.grant.holder.email not in text
 
