@@ -5,8 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet
+from django.db.models import (
+    BooleanField,
+    Count,
+    Exists,
+    ExpressionWrapper,
+    OuterRef,
+    Q,
+    QuerySet,
+)
 from django.db.models.functions import Lower
+from django_otp_webauthn.models import WebAuthnCredential
 
 from accounts.door import fetch
 from accounts.models import Group, Totp, User
@@ -23,8 +32,10 @@ STATES = {
 }
 
 
-def _has_factor() -> Exists:
-    return Exists(Totp.objects.filter(person=OuterRef("pk")))
+def _has_factor() -> Q:
+    app = Totp.objects.filter(person=OuterRef("pk"))
+    passkey = WebAuthnCredential.objects.filter(user=OuterRef("pk"))
+    return Q(Exists(app)) | Q(Exists(passkey))
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,9 @@ def find(rows: QuerySet[User], filters: Filters) -> tuple[list[Any], str]:
     """A page of these, by name, with `factor` and `group_count`; and where the next one begins,
     empty at the end."""
     rows = rows.annotate(
-        factor=_has_factor(), group_count=Count("memberships"), sort=Lower("full_name")
+        factor=ExpressionWrapper(_has_factor(), output_field=BooleanField()),
+        group_count=Count("memberships"),
+        sort=Lower("full_name"),
     )
     for word in filters.words.split()[:8]:
         rows = rows.filter(Q(full_name__icontains=word) | Q(email__icontains=word))

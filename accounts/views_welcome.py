@@ -62,8 +62,8 @@ def welcome_password(request: HttpRequest) -> HttpResponse:
             except NotFound:
                 return _over(request)
             else:
-                signing_in.begin(request, person, how="invitation")
                 request.session.pop(CLAIMING, None)
-                return redirect(f"{reverse('factor')}?{urlencode({'next': reverse('home')})}")
+                back = f"{reverse('factor')}?{urlencode({'next': reverse('home')})}"
+                return signing_in.begin(request, person, how="invitation", back=back)
     context = {"form": form, "invitation": invitation, "person": invitation.person}
     return render(request, "accounts/welcome.html", context, status=status)
