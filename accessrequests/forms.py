@@ -465,6 +465,6 @@ class PolicyForm(forms.Form):
         label="Why",
         required=False,
         max_length=300,
-        help_text="Whoever reads the history later will ask.",
+        help_text="A second administrator decides by this, and whoever reads the history asks.",
         widget=forms.TextInput(attrs={"class": "form-control"}),
     )

@@ -1,6 +1,7 @@
 from celery import shared_task
 from django.core.management import call_command
 
+from accounts import changes
 from accounts.actions import forget_old_tries, warn_of_ends
 from accounts.passkeys import forget_old_challenges
 from accounts.sso.actions import forget_old
@@ -9,9 +10,10 @@ from accounts.sso.actions import forget_old
 @shared_task(name="accounts.tasks.tidy")
 def tidy() -> None:
     """Forget what no longer counts: failed sign-ins, challenges, sessions, providers' tokens;
-    and tell which service accounts end soon."""
+    close changes that nobody decided in time; and tell which service accounts end soon."""
     warn_of_ends()
     forget_old_tries()
     forget_old_challenges()
     call_command("clearsessions")
     forget_old()
+    changes.expire()

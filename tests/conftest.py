@@ -17,13 +17,13 @@ from django.conf import settings as django_settings
 from django.test import override_settings
 from django.test.utils import setup_databases, teardown_databases
 
-from accounts import factors
+from accounts import factors, stepup
 from audit.context import Origin, working_for
 from credentials import actions
 from tests.credentials.targets import target, target_down
 from tests.servers import Servers
 from tests.upstream import Upstream
-from tests.world import UPSTREAM_KEY, World
+from tests.world import PROVED, UPSTREAM_KEY, World
 
 __all__ = ["target", "target_down"]
 
@@ -279,3 +279,15 @@ def portal(servers: Servers, django_db_setup: None, gateway: RunningGateway) -> 
     """
     with running_web(servers, KEYTURN_GATEWAY_URL=gateway.url) as running:
         yield running
+
+
+@pytest.fixture
+def proved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has a session has proved a second factor for everything just now. For tests about
+    something else: tests/abuse/test_stepup.py is about those who haven't."""
+    real = stepup.proofs
+
+    def proofs(request: Any) -> stepup.Proofs:
+        return stepup.NONE if real(request) is stepup.NONE else PROVED
+
+    monkeypatch.setattr(stepup, "proofs", proofs)

@@ -19,8 +19,9 @@ from accessrequests.actions import (
 from accessrequests.models import AccessRequest, Grant, Policy, Review
 from accessrequests.policy.document import parse
 from accessrequests.states import EndReason, RequestState
+from accounts import changes
 from accounts.actions import create_group, create_user, join_group
-from accounts.models import Group, User
+from accounts.models import Change, Group, User
 from accounts.stepup import FRESH, PROOFS, Proofs, Purpose
 from audit import clock
 from credentials.actions import end_grant, store_upstream_key
@@ -75,6 +76,12 @@ class World:
         for group in groups:
             join_group(by=None, user=user, group=group)
         return user
+
+    def agree(self, by: User) -> list[Change]:
+        """A second administrator agrees to all that this one proposed and that still waits."""
+        second = self.person(is_administrator=True)
+        rows = Change.objects.waiting().filter(proposed_by=by)
+        return [changes.approve(by=second, change_id=row.pk, proofs=PROVED) for row in rows]
 
     def group(self) -> Group:
         mark = unique()

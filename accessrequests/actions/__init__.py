@@ -16,7 +16,15 @@ from accessrequests.actions.authority import (
 )
 from accessrequests.actions.chasing import chase, expire_requests
 from accessrequests.actions.granting import close_grants, on_denied_afterwards
-from accessrequests.actions.policies import check_policy, retire_policy, save_policy, stored
+from accessrequests.actions.policies import (
+    change_policy,
+    check_policy,
+    end_policy,
+    retire_policy,
+    save_policy,
+    stored,
+    widens,
+)
 from accessrequests.actions.reviewing import (
     REASON_LENGTH,
     Outcome,
@@ -31,6 +39,7 @@ __all__ = [
     "Outcome",
     "Preview",
     "cancel_request",
+    "change_policy",
     "chase",
     "check_authority",
     "check_grant_authority",
@@ -39,6 +48,7 @@ __all__ = [
     "close_grants",
     "comment",
     "drop_absence",
+    "end_policy",
     "expire_requests",
     "file_request",
     "file_together",
@@ -51,4 +61,5 @@ __all__ = [
     "review_request",
     "save_policy",
     "stored",
+    "widens",
 ]

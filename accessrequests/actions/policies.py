@@ -1,15 +1,23 @@
 """Policies: new versions, and what they govern."""
 
-from django.db import connection, transaction
+from typing import Any
 
+from django.db import connection, transaction
+from django.db.models import Q
+
+from accessrequests.facts import sources_of
 from accessrequests.models import Policy, PolicyBinding, PolicyVersion
 from accessrequests.permissions import check_administer
 from accessrequests.policy.document import PolicyDocument, Reviewers
-from accounts.models import Group, User
+from accessrequests.policy.effective import DEFAULT
+from accessrequests.policy.narrowing import always_asks, narrower
+from accounts.changes import propose
+from accounts.models import Change, Group, User
+from accounts.stepup import Proofs
 from audit import clock
 from audit.events import Event
 from audit.record import record
-from broker.errors import InvalidInput, NotFound
+from broker.errors import InvalidInput, NotFound, SecondPerson
 from endpoints.models import AccessProfile, Endpoint
 
 NOTE_LENGTH = 300
@@ -19,25 +27,134 @@ def check_policy(*, by: User | None, document: PolicyDocument) -> None:
     """Raise what `save_policy` would; writes nothing."""
     if by is not None:
         check_administer(by)
+    check_document(document)
+
+
+def check_document(document: PolicyDocument) -> None:
+    """Raise InvalidInput where it couldn't be a policy at this moment."""
     errors = _unknown(document) | _dead_ends(document)
     _governed(document, errors)
     if errors:
         raise InvalidInput(errors)
 
 
+def change_policy(
+    *, by: User, document: PolicyDocument, note: str, proofs: Proofs
+) -> Change | None:
+    """Make this the policy's text, or have it wait for a second administrator where it isn't
+    certainly narrower than what holds; the change that waits, or None if it was done.
+
+    Raises Forbidden, StepUpNeeded, Conflict where another change of it waits, and InvalidInput as
+    `save_policy` does, and for a note that is missing.
+    """
+    check_administer(by)
+    return _propose(by, _row(document.slug), document.as_data(), note, proofs)
+
+
+def end_policy(*, by: User, slug: str, proofs: Proofs) -> Change | None:
+    """Retire a policy, or have that wait for a second administrator where the built-in one is less
+    strict. Raises as `change_policy` does, and NotFound."""
+    check_administer(by)
+    row = _row(slug)
+    if row is None:
+        raise NotFound(kind="policy", id=slug)
+    return _propose(by, row, None, "Retire it.", proofs)
+
+
+def _row(slug: str) -> Policy | None:
+    return Policy.objects.filter(slug=slug, current__isnull=False).first()
+
+
+def _propose(
+    by: User, row: Policy | None, data: dict[str, Any] | None, note: str, proofs: Proofs
+) -> Change | None:
+    try:
+        return propose(
+            by=by,
+            kind="policy",
+            about=row,
+            payload={"document": data, "note": note},
+            reason=note,
+            proofs=proofs,
+        )
+    except InvalidInput as error:
+        if "reason" not in error.errors:
+            raise
+        raise InvalidInput({"note": error.errors["reason"]}) from error
+
+
+def widens(policy: Policy | None, document: PolicyDocument | None) -> bool:
+    """Whether anybody might do more once this is the policy's text, or once it is retired
+    (None)."""
+    ours = None if policy is None or policy.retired_at is not None else policy.current
+    before = None if ours is None else ours.parsed()
+    if before is not None and document is not None and before.applies_to == document.applies_to:
+        return not narrower(before, document)
+    for profile in profiles_of(policy, document):
+        name, slug = f"{profile.endpoint.slug}/{profile.slug}", profile.endpoint.slug
+        held, holds = (
+            each is not None
+            and (name in each.applies_to.profiles or slug in each.applies_to.endpoints)
+            for each in (before, document)
+        )
+        others = [s for s in sources_of(profile) if policy is None or s.slug != policy.slug]
+        if held and not holds and others:
+            # Theirs alone remains, with nothing to hold ours against.
+            return True
+        if not held and holds and others:
+            # The strictest of each item holds: one more makes it no wider, unless somebody is
+            # asked only because nobody else would be.
+            if not always_asks(step for each in others for step in each.document.steps):
+                return True
+            continue
+        was = before if held and before is not None else DEFAULT
+        will_be = document if holds and document is not None else DEFAULT
+        if not narrower(was, will_be):
+            return True
+    return False
+
+
+def profiles_of(policy: Policy | None, document: PolicyDocument | None) -> list[AccessProfile]:
+    """The profiles that a policy governs, and those that it would with this text."""
+    governed = Q()
+    if policy is not None:
+        governed |= Q(policy_binding__policy=policy) | Q(endpoint__policy_binding__policy=policy)
+    if document is not None:
+        governed |= Q(endpoint__slug__in=document.applies_to.endpoints)
+        for name in document.applies_to.profiles:
+            endpoint, _, slug = name.partition("/")
+            governed |= Q(endpoint__slug=endpoint, slug=slug)
+    if not governed:
+        return []
+    rows = AccessProfile.objects.filter(governed).select_related("endpoint__owner")
+    return list(rows.distinct())
+
+
+def _check_second(by: User | None, proposed_by: User | None, *, wider: bool) -> None:
+    """Raise SecondPerson for one administrator alone, by whatever route."""
+    if by is not None and wider and (proposed_by is None or proposed_by.pk == by.pk):
+        raise SecondPerson("It lets people do more than before: a second administrator decides.")
+
+
 @transaction.atomic
 def save_policy(
-    *, by: User | None, document: PolicyDocument, note: str = ""
+    *,
+    by: User | None,
+    document: PolicyDocument,
+    note: str = "",
+    proposed_by: User | None = None,
 ) -> tuple[Policy, bool]:
     """Make this the policy's current version; whether that changed anything.
 
-    Requests keep what they were filed under, and are held to the stricter of the two. Raises
-    Forbidden, and InvalidInput by dotted key for groups, people, profiles and endpoints that
-    don't exist, what another policy governs already, and steps that nobody could take.
+    By an operator at the host (None), or, where it might let anybody do more, by the second of
+    two administrators: see `change_policy`. Requests keep what they were filed under, and are held
+    to the stricter of the two. Raises Forbidden, SecondPerson, and InvalidInput by dotted key for
+    groups, people, profiles and endpoints that don't exist, what another policy governs already,
+    and steps that nobody could take.
     """
     if by is not None:
         check_administer(by)
-    _one_at_a_time()
+    one_at_a_time()
     policy, _ = Policy.objects.get_or_create(slug=document.slug)
     policy = Policy.objects.select_for_update(of=("self",)).get(pk=policy.pk)
     errors = _unknown(document) | _dead_ends(document)
@@ -50,13 +167,14 @@ def save_policy(
     current = policy.current
     if current is not None and policy.retired_at is None and current.document == data:
         return policy, False
+    _check_second(by, proposed_by, wider=by is not None and widens(policy, document))
     number = (policy.versions.values_list("number", flat=True).first() or 0) + 1
     version = PolicyVersion.objects.create(
         policy=policy,
         number=number,
         document=data,
         note=note.strip(),
-        created_by=str(by) if by is not None else "Keyturn",
+        created_by=_author(by, proposed_by),
     )
     policy.current, policy.retired_at = version, None
     policy.save(update_fields=["current", "retired_at"])
@@ -80,19 +198,26 @@ def save_policy(
     return policy, True
 
 
+def _author(by: User | None, proposed_by: User | None) -> str:
+    if by is None:
+        return "Keyturn"
+    return f"{proposed_by}, agreed to by {by}"[:254] if proposed_by is not None else str(by)
+
+
 @transaction.atomic
-def retire_policy(*, by: User | None, slug: str) -> Policy:
+def retire_policy(*, by: User | None, slug: str, proposed_by: User | None = None) -> Policy:
     """End a policy: what it governed is under the built-in one again.
 
-    Raises Forbidden and NotFound.
+    By whom, as in `save_policy`. Raises Forbidden, SecondPerson and NotFound.
     """
     if by is not None:
         check_administer(by)
-    _one_at_a_time()
+    one_at_a_time()
     policy = Policy.objects.select_for_update(of=("self",)).filter(slug=slug).first()
     if policy is None or policy.current is None:
         raise NotFound(kind="policy", id=slug)
     if policy.retired_at is None:
+        _check_second(by, proposed_by, wider=by is not None and widens(policy, None))
         policy.retired_at = clock.now()
         policy.save(update_fields=["retired_at"])
         policy.bindings.all().delete()
@@ -100,7 +225,8 @@ def retire_policy(*, by: User | None, slug: str) -> Policy:
     return policy
 
 
-def _one_at_a_time() -> None:
+def one_at_a_time() -> None:
+    """Let nobody else change policies until this is committed."""
     # Two at once must not both take a number, nor two policies one profile. Readers don't wait.
     with connection.cursor() as cursor:
         cursor.execute("LOCK TABLE accessrequests_policybinding IN SHARE ROW EXCLUSIVE MODE")

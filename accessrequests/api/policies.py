@@ -17,7 +17,10 @@ from accessrequests.api.reviews import IN_PERSON, check_person
 from accessrequests.models import Policy, PolicyVersion
 from accessrequests.permissions import check_administer
 from accessrequests.policy.document import json_schema, parse
+from accounts import stepup
 from accounts.api import StrictSerializer, VisibleViewSet, caller
+from accounts.api_changes import ChangeSerializer
+from accounts.models import Change
 from broker.errors import InvalidInput, NotFound
 
 ALONE = "Changing a policy takes a signed-in administrator: an API token alone changes none."
@@ -58,7 +61,10 @@ class VersionSerializer(serializers.ModelSerializer[PolicyVersion]):
 class SaveSerializer(StrictSerializer):
     document = serializers.JSONField(help_text="see `/api/v1/policies/schema/`")
     note = serializers.CharField(
-        required=False, allow_blank=True, max_length=NOTE_LENGTH, help_text="why it is changed"
+        required=False,
+        allow_blank=True,
+        max_length=NOTE_LENGTH,
+        help_text="why it is changed; needed where a second administrator decides",
     )
 
 
@@ -96,12 +102,14 @@ class PolicyViewSet(mixins.ListModelMixin, VisibleViewSet[Policy]):
 
     @extend_schema(
         request=SaveSerializer,
-        responses={200: PolicySerializer, 201: PolicySerializer},
+        responses={200: PolicySerializer, 201: PolicySerializer, 202: ChangeSerializer},
         auth=IN_PERSON,
     )
     def update(self, request: Request, slug: str) -> Response:
-        """Make this the policy's next version; where nothing differs, nothing is written. What is
-        wrong is named by its key in the document. Takes an administrator's session."""
+        """Make this the policy's next version; where nothing differs, nothing is written. What
+        might let anybody do more waits for a second administrator: then the answer, 202, is the
+        change. What is wrong is named by its key in the document. Takes an administrator's session
+        and a second factor proved for this policy."""
         self._check_may_change(request)
         body = SaveSerializer(data=request.data)
         body.is_valid(raise_exception=True)
@@ -114,20 +122,27 @@ class PolicyViewSet(mixins.ListModelMixin, VisibleViewSet[Policy]):
             raise InvalidInput({"document.slug": f"Must be {slug}, as in the address."})
         note = body.validated_data.get("note", "")
         try:
-            actions.save_policy(by=caller(request), document=document, note=note)
+            change = actions.change_policy(
+                by=caller(request), document=document, note=note, proofs=stepup.proofs(request)
+            )
         except InvalidInput as error:
             raise InvalidInput(_in_body(error.errors)) from error
+        if change is not None:
+            return _waits(change)
         return Response(
             PolicySerializer(self.get_object()).data,
             status=status.HTTP_201_CREATED if new else status.HTTP_200_OK,
         )
 
-    @extend_schema(responses={204: None}, auth=IN_PERSON)
+    @extend_schema(responses={202: ChangeSerializer, 204: None}, auth=IN_PERSON)
     def destroy(self, request: Request, slug: str) -> Response:
-        """Retire a policy: what it governed takes one reviewer of the profile again. Takes an
-        administrator's session."""
+        """Retire a policy: what it governed takes one reviewer of the profile again. Where that
+        is less than it asked for, it waits for a second administrator. Takes what changing it
+        takes."""
         self._check_may_change(request)
-        actions.retire_policy(by=caller(request), slug=slug)
+        change = actions.end_policy(by=caller(request), slug=slug, proofs=stepup.proofs(request))
+        if change is not None:
+            return _waits(change)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     @extend_schema(responses={200: VersionSerializer(many=True)}, filters=False)
@@ -144,8 +159,14 @@ class PolicyViewSet(mixins.ListModelMixin, VisibleViewSet[Policy]):
         return Response(json_schema())
 
 
+def _waits(change: Change) -> Response:
+    """That it isn't done, and what waits."""
+    return Response(ChangeSerializer(change).data, status=status.HTTP_202_ACCEPTED)
+
+
 def _in_body(errors: dict[str, str]) -> dict[str, str]:
     """Errors by their place in the body; what concerns the whole document is `policy` in it."""
     return {
-        "document" if key == "policy" else f"document.{key}": text for key, text in errors.items()
+        {"policy": "document", "note": "note"}.get(key, f"document.{key}"): text
+        for key, text in errors.items()
     }

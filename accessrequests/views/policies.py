@@ -1,6 +1,5 @@
 """The pages on which administrators write policies and auditors read them."""
 
-import difflib
 from typing import Any
 
 from django.contrib import messages
@@ -15,10 +14,13 @@ from accessrequests.models import Policy, PolicyVersion
 from accessrequests.permissions import check_administer
 from accessrequests.policy.document import PolicyDocument
 from accessrequests.policy.reading import read, write
+from accessrequests.policy_changes import PolicyChange
 from accessrequests.replay import replay
-from accounts.models import User
+from accounts import stepup
+from accounts.models import Change, User
 from accounts.session import person
-from broker.errors import InvalidInput, NotFound
+from accounts.views_changes import differences
+from broker.errors import Conflict, InvalidInput, NotFound
 
 SHOWN = 50
 BEGIN = """\
@@ -46,11 +48,11 @@ def _text(version: PolicyVersion | None) -> str:
     return write([version.parsed()]) if version is not None else ""
 
 
-def differences(before: str, after: str) -> list[tuple[str, str]]:
-    """What changed from one text to the other, with three lines around: (`+`, `-`, `…` for what
-    is left out, or blank; line)."""
-    lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm=""))
-    return [("…", "") if line[0] == "@" else (line[0].strip(), line[1:]) for line in lines[2:]]
+def _waiting(row: Policy | None) -> Change | None:
+    """The change of this policy that waits for a second administrator."""
+    if row is None:
+        return None
+    return Change.objects.waiting().filter(kind=PolicyChange.name, about=row.pk).first()
 
 
 @never_cache
@@ -99,6 +101,7 @@ def policy(request: HttpRequest, slug: str) -> HttpResponse:
             "text": _text(shown),
             "lines": differences(_text(other), _text(shown)) if other else [],
             "administers": user.is_administrator,
+            "waiting": _waiting(row),
         },
     )
 
@@ -127,7 +130,11 @@ def _preview(by: User, form: PolicyForm, slug: str | None) -> dict[str, Any]:
     return {
         "document": document,
         "lines": differences(before, write([document])) if before else [],
-        "same": bool(before) and before == write([document]),
+        "same": bool(before)
+        and before == write([document])
+        and current is not None
+        and current.retired_at is None,
+        "waits": actions.widens(current, document),
         "replay": replay(document),
     }
 
@@ -141,23 +148,31 @@ def policy_edit(request: HttpRequest, slug: str | None = None) -> HttpResponseBa
     if not user.sees_everything:
         raise NotFound
     check_administer(user)
-    context: dict[str, Any] = {"row": row}
+    context: dict[str, Any] = {"row": row, "waiting": _waiting(row)}
     status = 200
     if request.method == "POST":
         form = PolicyForm(request.POST)
+        status = 400
         if form.is_valid():
             try:
                 document = _checked(form, slug)
-                saved, changed = actions.save_policy(
-                    by=user, document=document, note=form.cleaned_data["note"]
+                change = actions.change_policy(
+                    by=user,
+                    document=document,
+                    note=form.cleaned_data["note"],
+                    proofs=stepup.proofs(request),
                 )
             except InvalidInput as error:
+                if "note" in error.errors:
+                    form.add_error("note", error.errors.pop("note"))
                 context["faults"] = error.errors
+            except Conflict as error:
+                context["faults"], status = {"policy": error.detail}, error.status
             else:
-                said = "Saved." if changed else "Nothing was changed: it says the same as before."
-                messages.success(request, said)
-                return redirect("policy", slug=saved.slug)
-        status = 400
+                said = "Saved."
+                if row is not None and row.current == _found(user, row.slug).current:
+                    said = "Nothing was changed: it says the same as before."
+                return _done(request, change, said, document.slug)
     else:
         text = _text(row.current) if row is not None else BEGIN
         form = PolicyForm(initial={"text": text})
@@ -188,6 +203,15 @@ def policy_retire(request: HttpRequest, slug: str) -> HttpResponse:
     """End a policy."""
     user = person(request)
     _found(user, slug)
-    actions.retire_policy(by=user, slug=slug)
-    messages.success(request, "Retired. What it governed takes one reviewer of the profile again.")
-    return redirect("policy", slug=slug)
+    change = actions.end_policy(by=user, slug=slug, proofs=stepup.proofs(request))
+    said = "Retired. What it governed takes one reviewer of the profile again."
+    return _done(request, change, said, slug)
+
+
+def _done(request: HttpRequest, change: Change | None, said: str, slug: str) -> HttpResponse:
+    """To what came of it: the change that waits, or the policy as it is now."""
+    if change is None:
+        messages.success(request, said)
+        return redirect("policy", slug=slug)
+    messages.info(request, "It waits for a second administrator. Until then nothing is changed.")
+    return redirect("change", pk=change.pk)

@@ -97,7 +97,7 @@ def propose(
 
 def _wait(what: Kind, by: User, row: Any, payload: dict[str, Any], reason: str) -> Change:
     reason = _text("reason", reason, missing="Say why: a second administrator decides by this.")
-    part = what.part(payload)
+    part = what.part(row, payload)
     about = None if row is None else row.pk
     for other in Change.objects.filter(
         kind=what.name, about=about, part=part, state=Change.State.PENDING

@@ -77,7 +77,7 @@ class Kind(ABC):
         if not by.is_administrator:
             raise Forbidden("Only administrators propose this.")
 
-    def part(self, payload: Payload) -> str:
+    def part(self, row: Any, payload: Payload) -> str:
         """Which part of the row it changes, where several may wait at once."""
         return ""
 

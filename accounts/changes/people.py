@@ -77,7 +77,7 @@ class GroupMember(Kind):
             raise InvalidInput({"person": "A service account owns no group."})
         return {"person": str(person.pk), "as": role}
 
-    def part(self, payload: Payload) -> str:
+    def part(self, row: Group, payload: Payload) -> str:
         return f"{payload['as']}:{payload['person']}"
 
     def label(self, row: Group, payload: Payload) -> str:

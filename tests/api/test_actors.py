@@ -182,7 +182,7 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (WRITE, "absences/"): row(400, 201, 201, 201, 201, 201, 201),
     (REMOVE, "absences/{absence}/"): row(204, 404, 404, 404, 404, 404, 404),
     (REPLACE, "policies/{policy}/"): row(404, 404, 404, 404, 403, 200, 404),
-    (REMOVE, "policies/{policy}/"): row(404, 404, 404, 404, 403, 204, 404),
+    (REMOVE, "policies/{policy}/"): row(404, 404, 404, 404, 403, 202, 404),
     (WRITE, "requests/{pending}/cancel/"): row(200, 404, 403, 404, 403, 403, 404),
     (WRITE, "grants/{grant}/credentials/"): row(201, 404, 403, 403, 403, 403, 404),
     # Nothing is out that could be refreshed: see test_refreshing.py.
@@ -286,7 +286,11 @@ def test_who_may_do_what(method: str, template: str, how: str, scene: Scene) -> 
             caller = Caller(user, how)
             if how == "session":
                 caller.prove()
-                prove(caller.client, Purpose(Action.CHANGE, str(scene.change.pk)))
+                purposes = (
+                    (Action.CHANGE, str(scene.change.pk)),
+                    (Action.POLICY, scene.policy.slug),
+                )
+                prove(caller.client, *(Purpose(*each) for each in purposes))
             answer = (
                 caller.get(path)
                 if method == READ

@@ -15,7 +15,7 @@ from endpoints.models import AccessProfile
 from tests.api.callers import Caller, faults, problem
 from tests.world import World, unique
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("proved")]
 
 
 @pytest.fixture
@@ -72,11 +72,15 @@ def test_what_was_put_is_what_one_gets(administrator: Caller, document: dict[str
 
 
 def test_a_retired_policy_is_kept_and_may_come_back(
-    administrator: Caller, document: dict[str, Any]
+    world: World, administrator: Caller, document: dict[str, Any]
 ) -> None:
     slug = document["slug"]
     put(administrator, slug, {"document": document})
-    assert administrator.send("DELETE", f"policies/{slug}/").status_code == 204
+    waits = administrator.send("DELETE", f"policies/{slug}/")
+    assert (waits.status_code, waits.json()["label"]) == (202, f"Retire policy {slug}")
+    assert administrator.get(f"policies/{slug}/").json()["retired_at"] is None
+    assert administrator.user is not None
+    world.agree(administrator.user)
     assert administrator.get(f"policies/{slug}/").json()["retired_at"] is not None
 
     def slugs(**query: str) -> set[str]:
@@ -88,6 +92,25 @@ def test_a_retired_policy_is_kept_and_may_come_back(
     assert administrator.send("DELETE", f"policies/{slug}/").status_code == 204
     back = put(administrator, slug, {"document": document}).json()
     assert (back["version"], back["retired_at"]) == (2, None)
+
+
+def test_what_may_let_somebody_do_more_waits(
+    world: World, administrator: Caller, document: dict[str, Any]
+) -> None:
+    slug = document["slug"]
+    wider = document | {"auto_approve_when": "request.duration <= duration('1h')"}
+    assert faults(put(administrator, slug, {"document": wider})).keys() == {"note"}
+    answer = put(administrator, slug, {"document": wider, "note": "Routine."})
+    assert answer.status_code == 202
+    told = answer.json()
+    assert (told["kind"], told["state"], told["reason"]) == ("policy", "pending", "Routine.")
+    assert "auto_approve_when" in told["difference"][-1]["after"]
+    problem(administrator.get(f"policies/{slug}/"), 404, "not-found")
+    own = administrator.post(f"changes/{told['id']}/approve/")
+    problem(own, 403, "second-person")
+    second = Caller(world.person(is_administrator=True))
+    assert second.post(f"changes/{told['id']}/approve/").json()["state"] == "applied"
+    assert administrator.get(f"policies/{slug}/").json()["document"] == wider
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from accessrequests.actions import file_request, review_request
@@ -13,6 +13,7 @@ from accessrequests.models import AccessRequest, Review
 from accessrequests.policy.document import PolicyDocument, parse
 from accessrequests.policy.effective import Effective, Source, effective
 from accessrequests.policy.facts import Facts
+from accessrequests.policy.narrowing import narrower
 from accounts.actions import leave_group
 from broker.errors import AlreadyDecided, AuthorityLost, InvalidInput
 from credentials.actions import check_out
@@ -173,48 +174,92 @@ def together(*policies: PolicyDocument) -> Effective:
 FOREVER = dt.timedelta.max
 
 
+def assert_no_laxer(both: Effective, one: Effective, ask: Facts, *, steps: bool = True) -> None:
+    """That whatever `both` allows, `one` did; with `steps`, that it asks for as many people."""
+    said = both.decide(ask)
+    assert both.max_duration <= one.max_duration
+    assert both.pending_timeout <= one.pending_timeout
+    assert both.justification_length >= one.justification_length
+    # None of these means that no start may be chosen, and that no factor is needed.
+    nothing = dt.timedelta(0)
+    assert (both.latest_start or nothing) <= (one.latest_start or nothing)
+    assert (both.requester_factor_age or FOREVER) <= (one.requester_factor_age or FOREVER)
+    assert (both.reviewer_factor_age or FOREVER) <= (one.reviewer_factor_age or FOREVER)
+    if both.break_glass is not None:
+        assert one.break_glass is not None
+        assert set(both.break_glass.groups) <= set(one.break_glass.groups)
+        assert both.break_glass.max_duration <= one.break_glass.max_duration
+        assert both.break_glass.review_within <= one.break_glass.review_within
+    alone = one.decide(ask)
+    # Who may not break the glass at all isn't told how long they could have.
+    hidden = {"duration"} if "break_glass" in said.problems else set()
+    assert alone.problems.keys() - hidden <= said.problems.keys()
+    assert bool(alone.problems) <= bool(said.problems)
+    assert alone.automatic or not said.automatic
+    if not steps:
+        return
+    # Each of its steps is asked of the same people, at least as often.
+    mine = [each for each in alone.steps if not each.skipped]
+    theirs = [each for each in said.steps if not each.skipped]
+    for needed in mine:
+        assert any(
+            each.step.reviewers == needed.step.reviewers
+            and each.step.approvals >= needed.step.approvals
+            for each in theirs
+        )
+    assert sum(each.step.approvals for each in theirs) >= sum(each.step.approvals for each in mine)
+
+
 @settings(max_examples=150, deadline=None)
 @given(documents, documents, asks)
 def test_two_policies_are_in_no_item_laxer_than_either(
     first: PolicyDocument, second: PolicyDocument, ask: Facts
 ) -> None:
     both = together(first, second)
-    said = both.decide(ask)
     for one in (together(first), together(second)):
-        assert both.max_duration <= one.max_duration
         assert both.default_duration <= both.max_duration
-        assert both.pending_timeout <= one.pending_timeout
-        assert both.justification_length >= one.justification_length
-        # None of these means that no start may be chosen, and that no factor is needed.
-        nothing = dt.timedelta(0)
-        assert (both.latest_start or nothing) <= (one.latest_start or nothing)
-        assert (both.requester_factor_age or FOREVER) <= (one.requester_factor_age or FOREVER)
-        assert (both.reviewer_factor_age or FOREVER) <= (one.reviewer_factor_age or FOREVER)
-        if both.break_glass is not None:
-            assert one.break_glass is not None
-            assert set(both.break_glass.groups) <= set(one.break_glass.groups)
-            assert both.break_glass.max_duration <= one.break_glass.max_duration
-            assert both.break_glass.review_within <= one.break_glass.review_within
-        alone = one.decide(ask)
-        # Who may not break the glass at all isn't told how long they could have.
-        hidden = {"duration"} if "break_glass" in said.problems else set()
-        assert alone.problems.keys() - hidden <= said.problems.keys()
-        assert bool(alone.problems) <= bool(said.problems)
-        assert alone.automatic or not said.automatic
-        # Each of its steps is asked of the same people, at least as often.
-        mine = [each for each in alone.steps if not each.skipped]
-        theirs = [each for each in said.steps if not each.skipped]
-        if not all(each.skip_when for each in one.steps):
-            for needed in mine:
-                assert any(
-                    each.step.reviewers == needed.step.reviewers
-                    and each.step.approvals >= needed.step.approvals
-                    for each in theirs
-                )
-            assert sum(each.step.approvals for each in theirs) >= sum(
-                each.step.approvals for each in mine
-            )
+        always_asks = not all(each.skip_when for each in one.steps)
+        assert_no_laxer(both, one, ask, steps=always_asks)
+    said = both.decide(ask)
     assert any(not each.skipped for each in said.steps), "somebody is asked"
+
+
+@st.composite
+def edits(draw: st.DrawFn) -> tuple[PolicyDocument, PolicyDocument]:
+    """A policy and another text of it, in which little differs."""
+    before = draw(documents)
+    data, other = before.model_dump(mode="json"), draw(documents).model_dump(mode="json")
+    for part in draw(st.sets(st.sampled_from(["auto_approve_when", "auto_approve_critical"]))):
+        data[part] = other[part]
+    data["constraints"] += draw(st.sampled_from([[], other["constraints"]]))
+    if draw(st.booleans()):
+        data["break_glass"] = other["break_glass"]
+    for limit in draw(st.sets(st.sampled_from(sorted(data["limits"])), max_size=3)):
+        data["limits"][limit] = other["limits"][limit]
+    for step in data["steps"]:
+        step["approvals"] = draw(st.integers(1, 3))
+    for step in draw(st.sampled_from([[], other["steps"]])):
+        at = draw(st.integers(0, len(data["steps"])))
+        data["steps"].insert(at, step | {"name": f"New {step['name']}"})
+    return before, parse(data)
+
+
+@settings(max_examples=100, deadline=None)
+@given(edits(), st.lists(documents, max_size=1), asks, st.booleans())
+def test_what_is_taken_for_narrower_allows_nothing_more(
+    edit: tuple[PolicyDocument, PolicyDocument],
+    beside: list[PolicyDocument],
+    ask: Facts,
+    first: bool,
+) -> None:
+    """One administrator may save it alone; whatever policy governs the same beside it."""
+    before, after = edit
+    event(f"narrower: {narrower(before, after)}")
+    if narrower(before, after):
+        was, will_be = (
+            together(each, *beside) if first else together(*beside, each) for each in edit
+        )
+        assert_no_laxer(will_be, was, ask)
 
 
 @settings(max_examples=50, deadline=None)

@@ -17,7 +17,7 @@ from broker.errors import Forbidden, InvalidInput
 from endpoints.models import AccessProfile
 from tests.world import World, unique
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("proved")]
 SignIn = Callable[..., Client]
 
 
@@ -44,10 +44,11 @@ def test_an_administrator_writes_a_policy_that_then_holds(
 ) -> None:
     profile = world.profile()
     browser, slug = signed_in(administrator), f"team-{unique()}"
+    # Surely stricter than the built-in one: no start can be chosen either.
     answer = browser.post(
         reverse("policy-new"), {"text": text_of(profile, slug, 2), "note": "Two eyes more."}
     )
-    assert answer.status_code == 302
+    assert answer["Location"] == reverse("policy", args=[slug])
     version = PolicyVersion.objects.get(policy__slug=slug)
     assert (version.number, version.note, version.created_by) == (
         1,
@@ -59,6 +60,37 @@ def test_an_administrator_writes_a_policy_that_then_holds(
     request = world.request(profile=profile)
     assert request.policy["steps"][0]["approvals"] == 2
     assert request.policy["policies"] == [{"slug": slug, "version": 1, "name": "Team policy"}]
+
+
+def test_what_may_let_somebody_do_more_waits_for_a_second_administrator(
+    world: World, administrator: User, signed_in: SignIn
+) -> None:
+    profile, slug = world.profile(), f"team-{unique()}"
+    wider = text_of(profile, slug, extra="limits: {latest_start: P30D}")
+    browser = signed_in(administrator)
+    form = {"text": wider, "note": ""}
+    check = browser.post(reverse("policy-new-check"), form, headers={"HX-Request": "true"})
+    assert "It will wait for a second administrator" in check.content.decode()
+    assert browser.post(reverse("policy-new"), form).status_code == 400
+    answer = browser.post(reverse("policy-new"), form | {"note": "Plans ahead."}, follow=True)
+    page = answer.content.decode()
+    assert "Nothing is changed yet: it waits for" in page
+    assert "+     latest_start: P30D" in page or "+   latest_start: P30D" in page
+    assert not Policy.objects.filter(slug=slug).exists()
+    [change] = world.agree(administrator)
+    version = PolicyVersion.objects.get(policy__slug=slug)
+    assert version.created_by == f"{administrator}, agreed to by {change.decided_by}"
+    assert PolicyBinding.objects.get(profile=profile).policy.slug == slug
+
+    # Another one of it waits: what is surely stricter holds at once all the same.
+    edit = reverse("policy-edit", args=[slug])
+    browser.post(edit, {"text": wider.replace("P30D", "P60D"), "note": "Later yet."})
+    again = browser.post(edit, {"text": wider.replace("P30D", "P90D"), "note": "Much later."})
+    assert again.status_code == 409
+    assert "waits already" in again.content.decode()
+    stricter = {"text": wider.replace("P30D", "P1D"), "note": "Too far ahead."}
+    assert browser.post(edit, stricter)["Location"] == reverse("policy", args=[slug])
+    assert Policy.objects.get(slug=slug).current.number == 2  # type: ignore[union-attr]
 
 
 def test_another_version_shows_what_changed(
@@ -135,7 +167,7 @@ def test_a_check_without_script_is_a_whole_page(
     text = text_of(world.profile(), f"team-{unique()}")
     answer = signed_in(administrator).post(reverse("policy-new-check"), {"text": text})
     assert "<title>" in answer.content.decode()
-    assert "It can be saved." in answer.content.decode()
+    assert "It holds as soon as you save it" in answer.content.decode()
 
 
 def test_auditors_read_and_change_nothing(world: World, signed_in: SignIn) -> None:
@@ -173,6 +205,8 @@ def test_retiring_gives_the_built_in_policy_back(
         profile=profile, steps=[{"name": "Owner", "reviewers": {"endpoint_owner": True}}]
     )
     signed_in(administrator).post(reverse("policy-retire", args=[policy.slug]))
+    assert PolicyBinding.objects.filter(policy=policy).exists()
+    world.agree(administrator)
     assert not PolicyBinding.objects.filter(policy=policy).exists()
     assert world.request(profile=profile).policy["policies"][0]["slug"] == "default"
 
