@@ -196,6 +196,8 @@ def prove(*, by: User, code: str) -> dt.datetime:
         else:
             factor.failures, factor.failed_at = factor.failures + 1, now
             record(Event.STEP_UP_REFUSED, by=by, failures=factor.failures)
+            if factor.failures == FREE_FAILURES:
+                tell(by, f"tried in vain {FREE_FAILURES} times in a row")
         factor.save(update_fields=["last_step", "failures", "failed_at"])
     # After the commit, which has to count the failure.
     if step is None:

@@ -159,6 +159,7 @@ def sign_in_factor(request: HttpRequest) -> HttpResponse:
         "proving": proving,
         "back": back,
         "who": user,
+        "by_password": half.how == "password",
         "begin_url": reverse("sign-in-passkey"),
     }
     return render(request, "accounts/sign_in_factor.html", context, status=proving.status)

@@ -3,6 +3,8 @@
 Every line printed is something that was checked; the first that isn't so ends the story.
 """
 
+import base64
+import re
 import sys
 import threading
 import time
@@ -15,6 +17,7 @@ from typing import Any, Self
 
 import openai
 import requests
+from django_otp.oath import hotp
 
 from broker.demo.data import PASSWORD
 from broker.embedded.supervisor import Supervisor
@@ -71,23 +74,46 @@ class Person:
         if token:
             self.http.headers["Authorization"] = f"Bearer {token}"
         else:
-            self._sign_in(email)
+            self._page("/sign-in/")
+            self._send("/sign-in/", 302, username=email, password=PASSWORD)
+        self._secret, self._step = b"", 0
 
-    def _sign_in(self, email: str) -> None:
-        page = f"{self.base_url}/sign-in/"
-        self.http.get(page, timeout=10).raise_for_status()
+    def _page(self, path: str) -> str:
+        answer = self.http.get(self.base_url + path, timeout=10)
+        answer.raise_for_status()
+        return answer.text
+
+    def _send(self, path: str, status: int, **form: Any) -> None:
+        """Send a form of the portal."""
         answer = self.http.post(
-            page,
-            data={
-                "username": email,
-                "password": PASSWORD,
-                "csrfmiddlewaretoken": self.http.cookies["keyturn-csrf"],
-            },
-            headers={"Referer": page},
+            self.base_url + path,
+            data=form | {"csrfmiddlewaretoken": self.http.cookies["keyturn-csrf"]},
+            headers={"Referer": self.base_url + path},
             allow_redirects=False,
             timeout=10,
         )
-        check(answer.status_code == 302, f"{email} could not sign in: {answer.status_code}")
+        check(answer.status_code == status, f"{path} answered {answer.status_code}")
+
+    def set_up_app(self) -> None:
+        """Set up an authenticator app, as its page says."""
+        self._send("/settings/factor/", 302)
+        found = re.search("[?&;]secret=([A-Z2-7]+)", self._page("/settings/factor/set-up/"))
+        if found is None:
+            raise WentWrong("the page shows no secret for an authenticator")
+        self._secret = base64.b32decode(found[1])
+        self._send("/settings/factor/set-up/", 200, code=self._code())
+
+    def prove(self, purpose: str) -> None:
+        """Prove the second factor anew, for this action on this thing."""
+        self._send("/step-up/", 302, code=self._code(), **{"for": purpose})
+
+    def _code(self) -> str:
+        """A code that wasn't used yet. The one before and the one after are taken too."""
+        # The earliest that will still be taken when it arrives, as each works once.
+        self._step = max(self._step + 1, int(time.time() + 3) // 30 - 1)
+        while self._step > int(time.time()) // 30 + 1:
+            time.sleep(0.5)
+        return f"{hotp(self._secret, self._step):06}"
 
     def call(self, method: str, path: str, body: Any = None) -> requests.Response:
         """One call of the REST API."""
@@ -140,6 +166,8 @@ class Story:
         self.ben = Person(self.keyturn.base_url, email="ben@example.com")
         self.chidi = Person(self.keyturn.base_url, email="chidi@example.com")
         self.timeline.step("Ana, Ben (reviewer) and Chidi (security) are signed in")
+        self.ben.set_up_app()
+        self.timeline.step("Ben set up an authenticator app: a reviewer has to have one")
 
     def _ask_and_approve(self, duration: str, *, show: bool = False) -> dict[str, Any]:
         profiles = self.ana.done("GET", f"profiles/?endpoint={ENDPOINT}&slug={PROFILE}")

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -328,6 +329,14 @@ def test_guessing_has_to_wait_longer_and_longer(user: User, client: Client, secr
     Totp.objects.filter(person=user).update(failed_at=F("failed_at") - dt.timedelta(hours=1))
     assert client.post(STEP_UP, {"code": code(secret)}).status_code == 302
     assert Totp.objects.get(person=user).failures == 0
+    told = user.notifications.filter(sentence__contains="tried in vain 5 times in a row")
+    assert told.count() == 1
+
+
+def test_the_demo_shows_codes_without_a_phone(capsys: pytest.CaptureFixture[str]) -> None:
+    secret = secrets.token_bytes(20)
+    call_command("demo_code", base64.b32encode(secret).decode().lower())
+    assert capsys.readouterr().out[:6] in {code(secret), code(secret, steps=-1)}
 
 
 @pytest.mark.parametrize(
