@@ -20,7 +20,7 @@ from audit.events import Event
 from audit.models import AuditEvent
 from broker.errors import InvalidInput, TooManyTries
 from tests.abuse.test_probing import attempt
-from tests.accounts.authenticator import code, later, wrong
+from tests.accounts.authenticator import authenticator, code, wrong
 from tests.world import PASSWORD, World
 
 pytestmark = pytest.mark.usefixtures("committed")
@@ -79,10 +79,7 @@ def test_wrong_passwords(world: World) -> None:
 @pytest.mark.parametrize("many", [60, pytest.param(1000, marks=pytest.mark.slow)])
 def test_wrong_codes(many: int, world: World) -> None:
     user = world.person()
-    sealed = factors.new_secret(by=user)
-    secret = factors.reveal(by=user, sealed=sealed)
-    factors.add(by=user, sealed=sealed, code=code(secret), proof=None)
-    later(user)
+    secret = authenticator(user)
     given = wrong(secret)
     at_work = Client()
     at_work.force_login(User.objects.get(pk=user.pk))

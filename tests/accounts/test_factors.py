@@ -329,8 +329,8 @@ def test_guessing_has_to_wait_longer_and_longer(user: User, client: Client, secr
     Totp.objects.filter(person=user).update(failed_at=F("failed_at") - dt.timedelta(hours=1))
     assert client.post(STEP_UP, {"code": code(secret)}).status_code == 302
     assert Totp.objects.get(person=user).failures == 0
-    told = user.notifications.filter(sentence__contains="tried in vain 5 times in a row")
-    assert told.count() == 1
+    vain = user.notifications.filter(sentence__contains="tried in vain 5 times in a row")
+    assert vain.count() == 1
 
 
 def test_the_demo_shows_codes_without_a_phone(capsys: pytest.CaptureFixture[str]) -> None:
