@@ -62,7 +62,7 @@ class ChangeSerializer(serializers.ModelSerializer[Change]):
         return str(change.state_at(self.context.get("now") or clock.now()))
 
 
-class NoteSerializer(StrictSerializer):
+class ChangeNoteSerializer(StrictSerializer):
     note = serializers.CharField(
         required=False, allow_blank=True, max_length=TEXT, help_text="needed to reject"
     )
@@ -97,7 +97,7 @@ class ChangeViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleVie
 
     def _decide(self, request: Request, verb: Any) -> Response:
         change = self._in_person(request)
-        body = NoteSerializer(data=request.data)
+        body = ChangeNoteSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         done = verb(
             by=caller(request),
@@ -107,14 +107,14 @@ class ChangeViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleVie
         )
         return Response(self.get_serializer(done).data)
 
-    @extend_schema(request=NoteSerializer, responses={200: ChangeSerializer}, auth=IN_PERSON)
+    @extend_schema(request=ChangeNoteSerializer, responses={200: ChangeSerializer}, auth=IN_PERSON)
     @action(detail=True, methods=["post"])
     def approve(self, request: Request, pk: str) -> Response:  # noqa: ARG002
         """Agree to it; it is done by this. Takes another administrator's session and a second
         factor proved for this change."""
         return self._decide(request, changes.approve)
 
-    @extend_schema(request=NoteSerializer, responses={200: ChangeSerializer}, auth=IN_PERSON)
+    @extend_schema(request=ChangeNoteSerializer, responses={200: ChangeSerializer}, auth=IN_PERSON)
     @action(detail=True, methods=["post"])
     def reject(self, request: Request, pk: str) -> Response:  # noqa: ARG002
         """Refuse it, and say why. Takes what `approve` takes."""

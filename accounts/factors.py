@@ -14,10 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from django.contrib.auth import SESSION_KEY
 from django.db import transaction
 from django.db.models import F
-from django.http import HttpRequest
 from django_otp.oath import TOTP
 from django_otp_webauthn.models import WebAuthnCredential
 
@@ -36,13 +34,11 @@ from broker.errors import (
     Unavailable,
 )
 
-FRESH = dt.timedelta(minutes=5)  # how old a proof may be that a change of the factor rests on
 STEP = 30  # seconds that a code is shown for; the one before and the one after are taken too
 SECRET_BYTES = 20
 FREE_FAILURES = 5
 FIRST_WAIT = dt.timedelta(seconds=30)  # doubled by each failure more
 LONGEST_WAIT = dt.timedelta(minutes=15)
-PROVED_AT = "factor.proved_at"
 ENROLLED = "factor.enrolled"  # in the session: they have one; a change of factors ends sessions
 
 
@@ -65,20 +61,6 @@ tell: Callable[[User, str], None] = _nobody_told
 
 
 stepup.in_words_by(stepup.Action.FACTOR, lambda _reader, _about: "Change your second factors")
-
-
-def proved_at(request: HttpRequest) -> dt.datetime | None:
-    """When the person of this session last proved their second factor, by the database's clock.
-
-    None if never, and for API tokens, even where a session's cookie comes along.
-    """
-    if getattr(request, "auth", None) is not None:
-        return None
-    session = getattr(request, "session", None)
-    if session is None or session.get(SESSION_KEY) != str(request.user.pk):
-        return None
-    text = session.get(PROVED_AT)
-    return None if text is None else dt.datetime.fromisoformat(text)
 
 
 def has_factor(user: User) -> bool:
@@ -128,11 +110,6 @@ def check_may_lose(person: User) -> None:
     """Raise Conflict where this person's last factor is gone, and they must have one."""
     if not has_factor(person) and (why := needed_because(person)):
         raise Conflict(f"{why}, which takes a second factor. Set up another one first.")
-
-
-def is_fresh(proof: dt.datetime | None) -> bool:
-    """Whether a proof is recent enough to change the factor itself."""
-    return proof is not None and clock.now() - proof <= FRESH
 
 
 def new_secret(*, by: User) -> str:

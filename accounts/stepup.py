@@ -9,17 +9,21 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
+from urllib.parse import urlencode
 
 from django.contrib.auth import SESSION_KEY
-from django.http import HttpRequest
+from django.http import HttpRequest, QueryDict
+from django.urls import reverse
 
 from accounts.models import User
 from audit import clock
-from broker.errors import InvalidInput, StepUpNeeded
+from audit.templatetags.keyturn import duration
+from broker.errors import InvalidInput, NotFound, StepUpNeeded
 
 FRESH = dt.timedelta(minutes=5)  # how old a proof may be, unless policy says less
 KEPT = 60  # proofs in a session, the newest
 PROOFS = "factor.proofs"  # in the session: when each purpose was proved
+POSTED = "factor.posted"  # in the session: the form whose sending asked for a proof
 
 
 class Action(StrEnum):
@@ -28,7 +32,8 @@ class Action(StrEnum):
     ASK = "ask"  # for a profile whose policy wants it; break-glass too
     REVIEW = "review"
     CHECK_OUT = "check-out"
-    STOP = "stop"
+    STOP = "stop"  # an endpoint or everything, or end all that is live there
+    LIFT = "lift"
     ROTATE = "rotate"
     POLICY = "policy"
     ENDPOINT = "endpoint"
@@ -78,10 +83,37 @@ class Proofs:
         """Raise StepUpNeeded, naming those that weren't proved within `age`."""
         missing = [purpose for purpose in purposes if not self.fresh(purpose, age)]
         if missing:
-            raise StepUpNeeded(purposes=[str(purpose) for purpose in missing])
+            raise needed(missing, age)
 
 
 NONE = Proofs()
+
+
+def needed(purposes: Iterable[Purpose], age: dt.timedelta = FRESH) -> StepUpNeeded:
+    """That these must be proved, in words and as data."""
+    return StepUpNeeded(
+        f"This takes a second factor proved within the last {duration(age)}, and for this alone.",
+        purposes=[str(purpose) for purpose in purposes],
+    )
+
+
+def together(errors: Iterable[StepUpNeeded]) -> StepUpNeeded:
+    """One that asks for all that these do."""
+    errors = list(errors)
+    purposes = [purpose for error in errors for purpose in error.purposes]
+    return StepUpNeeded(errors[0].detail, purposes=purposes)
+
+
+def shortest(age: dt.timedelta | None) -> dt.timedelta:
+    """How old a proof may be where policy asks for this age, or for none: never older than
+    FRESH."""
+    return FRESH if age is None else min(age, FRESH)
+
+
+def link(back: str, purposes: Iterable[Purpose | str]) -> str:
+    """The page where these are proved, on the way to `back`."""
+    asked = {"next": back, "for": [str(purpose) for purpose in purposes]}
+    return f"{reverse('step-up')}?{urlencode(asked, doseq=True)}"
 
 
 def proofs(request: HttpRequest) -> Proofs:
@@ -109,6 +141,26 @@ def forget(request: HttpRequest) -> None:
     request.session.pop(PROOFS, None)
 
 
+def keep_posted(request: HttpRequest) -> None:
+    """Note in the session what was typed into the form that asked for a proof, so that its page
+    has it again afterwards. Nothing of forms that take secrets: sessions are in the database."""
+    if request.method != "POST" or hasattr(request, "sensitive_post_parameters"):
+        return
+    typed = {name: said for name, said in request.POST.lists() if name != "csrfmiddlewaretoken"}
+    request.session[POSTED] = {"to": request.path, "typed": typed}
+
+
+def posted(request: HttpRequest, to: str) -> QueryDict | None:
+    """What was typed into the form that is sent to this address, if a proof was asked for there;
+    once."""
+    if request.method != "GET" or request.session.get(POSTED, {}).get("to") != to:
+        return None
+    typed = QueryDict(mutable=True)
+    for name, said in request.session.pop(POSTED)["typed"].items():
+        typed.setlist(name, said)
+    return typed
+
+
 # Apps above this one say in words what a purpose is, to whoever is to prove it.
 Words = Callable[[User, str], str]
 _words: dict[Action, Words] = {}
@@ -120,6 +172,30 @@ def in_words_by(action: Action, words: Words) -> None:
     _words[action] = words
 
 
+# What waits beside a thing, so that one code can be good for all of it.
+Others = Callable[[User, int], list[Purpose]]
+_others: dict[Action, Others] = {}
+
+
+def with_others_by(action: Action, others: Others) -> None:
+    """Register who knows what else waits for this action. `others` takes the reader and how many
+    to name at most."""
+    _others[action] = others
+
+
+def others(reader: User, purposes: Iterable[Purpose]) -> list[Purpose]:
+    """What else waits for the reader and takes the same proof as these; nothing unless all of
+    them are of one action."""
+    wanted = set(purposes)
+    actions = {purpose.action for purpose in wanted}
+    if len(actions) != 1 or not actions <= _others.keys():
+        return []
+    found = _others[actions.pop()](reader, KEPT)
+    return [purpose for purpose in found if purpose not in wanted][: KEPT - len(wanted)]
+
+
 def in_words(reader: User, purpose: Purpose) -> str:
     """What this purpose is, to be read by whoever is to prove it. Raises NotFound."""
+    if purpose.action not in _words:
+        raise NotFound
     return _words[purpose.action](reader, purpose.about)

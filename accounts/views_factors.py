@@ -123,7 +123,6 @@ def factor_set_up(request: HttpRequest) -> HttpResponse:
             else:
                 _go_on(request, user)
                 stepup.keep(request, [_purpose(user)], at)
-                request.session[factors.PROVED_AT] = at.isoformat()
                 return _added(request, user, back, "Your authenticator app is set up.")
     secret = base64.b32encode(factors.reveal(by=user, sealed=sealed)).decode()
     context = {
@@ -239,7 +238,7 @@ def _go_on(request: HttpRequest, user: User) -> None:
     """Keep this one session, under another key, of all those that the change ended."""
     update_session_auth_hash(request, user)
     stepup.forget(request)
-    for key in (PENDING, factors.PROVED_AT, factors.ENROLLED):
+    for key in (PENDING, factors.ENROLLED):
         request.session.pop(key, None)
 
 

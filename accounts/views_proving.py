@@ -100,10 +100,10 @@ def step_up(request: HttpRequest) -> HttpResponse:
     words = [stepup.in_words(user, purpose) for purpose in purposes]
     if not factors.has_factor(user):
         return render(request, "accounts/step_up.html", {"back": back, "set_up": _set_up(back)})
+    others = stepup.others(user, purposes)
     proving = Proving(request, user, Ceremony.PROVE, _all_of(purposes))
     if request.method == "POST" and (at := proving.proved()):
         stepup.keep(request, purposes, at)
-        request.session[factors.PROVED_AT] = at.isoformat()
         messages.success(request, "Proved. Now do again what you were about to do.")
         _warn_of_few_codes(request, user)
         return redirect(back)
@@ -112,6 +112,8 @@ def step_up(request: HttpRequest) -> HttpResponse:
         "back": back,
         "purposes": list(map(str, purposes)),
         "words": words,
+        "others": [stepup.in_words(user, each) for each in others],
+        "for_all": stepup.link(back, [*purposes, *others]),
         "begin_url": reverse("step-up-passkey"),
     }
     return render(request, "accounts/step_up.html", context, status=proving.status)

@@ -3,7 +3,7 @@
 A class's docstring is its default message and the text of its page under /problems/.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 
@@ -87,6 +87,10 @@ class StepUpNeeded(Forbidden):
 
     code = "step-up-needed"
     title = "Second factor needed"
+
+    def __init__(self, detail: str = "", *, purposes: Sequence[str] = ()) -> None:
+        self.purposes = list(purposes)
+        super().__init__(detail, purposes=self.purposes)
 
 
 class NotFound(KeyturnError):

@@ -10,6 +10,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django_htmx.http import HttpResponseClientRedirect
 
+from accounts import stepup
 from accounts.models import User
 from audit.context import Origin, origin, working_for
 from audit.forwarded import client_address, is_trusted
@@ -99,14 +100,10 @@ class Problems:
         htmx = getattr(request, "htmx", False)
         context: dict[str, object] = {"error": error, "trace": origin().trace}
         if isinstance(error, StepUpNeeded):
-            asked = {"next": _page_of(request), "for": error.extra.get("purposes", [])}
-            step_up = f"{reverse('step-up')}?{urlencode(asked, doseq=True)}"
-            if htmx:
-                return HttpResponseClientRedirect(step_up)
-            if request.method in {"GET", "HEAD"}:
-                return redirect(step_up)
-            # What was posted isn't kept to be sent again: the person sees and repeats it.
-            context["step_up_url"] = step_up
+            step_up = stepup.link(_page_of(request), error.purposes)
+            # Never sent again by itself: its page has what was typed, for the person to send.
+            stepup.keep_posted(request)
+            return HttpResponseClientRedirect(step_up) if htmx else redirect(step_up)
         if isinstance(error, SignInAgain):
             messages.error(request, error.detail)
             sign_in = f"{reverse('sign-in')}?{urlencode({'next': _page_of(request)})}"

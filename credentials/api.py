@@ -15,10 +15,12 @@ from rest_framework.views import APIView
 
 from accessrequests.models import Grant
 from accessrequests.states import GrantState
+from accounts import stepup
 from accounts.api import StrictSerializer, VisibleViewSet, caller, check_empty
 from accounts.models import User
 from accounts.parsers import StrictFormParser, StrictJSONParser
 from accounts.standing import check_standing
+from accounts.stepup import Proofs
 from audit import clock
 from audit.refusals import record_refusal
 from broker.errors import InvalidInput, NotFound
@@ -201,7 +203,7 @@ class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleView
         asked.is_valid(raise_exception=True)
         wrap = asked.validated_data["wrap"]
         check_standing(request)
-        out = actions.check_out(by=caller(request), grant_id=pk, wrap=wrap)
+        out = actions.check_out(by=caller(request), grant_id=pk, wrap=wrap, proofs=_proofs(request))
         return _handed_over(out, status.HTTP_201_CREATED)
 
     @extend_schema(request=None, responses={200: CheckedOutSerializer})
@@ -211,7 +213,7 @@ class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleView
         minutes."""
         check_empty(request)
         check_standing(request)
-        out = actions.refresh(by=caller(request), grant_id=pk)
+        out = actions.refresh(by=caller(request), grant_id=pk, proofs=_proofs(request))
         return _handed_over(out, status.HTTP_200_OK)
 
     @extend_schema(request=None, responses={200: GrantSerializer})
@@ -221,6 +223,11 @@ class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleView
         check_empty(request)
         actions.end_grant(by=caller(request), grant_id=pk)
         return Response(GrantSerializer(self.get_object()).data)
+
+
+def _proofs(request: Request) -> Proofs | None:
+    # A program can't prove anything, and isn't asked to.
+    return None if request.auth is not None else stepup.proofs(request)
 
 
 class CredentialFilter(django_filters.FilterSet):

@@ -7,7 +7,8 @@ class CredentialsConfig(AppConfig):
     def ready(self) -> None:
         from accessrequests.actions import on_denied_afterwards
         from accounts import factors
-        from credentials import sealing
+        from accounts.stepup import Action, in_words_by
+        from credentials import purposes, sealing
         from credentials.actions import end_denied
         from credentials.kinds import kinds
         from endpoints.kinds import make_known
@@ -17,3 +18,7 @@ class CredentialsConfig(AppConfig):
         on_denied_afterwards(end_denied)
 
         factors.seal, factors.unseal = sealing.seal, sealing.unseal
+        in_words_by(Action.CHECK_OUT, purposes.checking_out)
+        in_words_by(Action.STOP, purposes.stopping)
+        in_words_by(Action.LIFT, purposes.lifting)
+        in_words_by(Action.ROTATE, purposes.rotating)

@@ -11,9 +11,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accessrequests.api.reviews import IN_PERSON, check_person
+from accounts import stepup
 from accounts.api import StrictSerializer, caller
 from accounts.door import fetch
-from accounts.factors import proved_at
 from accounts.parsers import StrictJSONParser
 from credentials import actions
 from credentials.actions.rotations import NOTE_LENGTH
@@ -124,7 +124,7 @@ class RotateView(generics.GenericAPIView[Any]):
             endpoint=endpoint,
             use=Use(body.validated_data["use"]),
             reason=body.validated_data["reason"],
-            factor_at=proved_at(request),
+            proofs=stepup.proofs(request),
         )
         return Response(RotationSerializer(rotation).data, status=status.HTTP_201_CREATED)
 
@@ -153,6 +153,6 @@ class ReportLeakView(generics.GenericAPIView[Any]):
             reason=said["reason"],
             use=Use(said["use"]),
             stop_it=said["stop"],
-            factor_at=proved_at(request),
+            proofs=stepup.proofs(request),
         )
         return Response(LeakedSerializer(secret).data, status=status.HTTP_201_CREATED)

@@ -7,16 +7,18 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from accounts import factors
+from accounts import stepup
 from accounts.models import User
 from accounts.session import person
 from audit import clock
 from broker.errors import InvalidInput, NotFound
-from credentials import actions
+from credentials import actions, stopping
+from credentials.actions import rotations
 from credentials.actions.upstream_keys import rotator_of
 from credentials.models import Rotation, UpstreamSecret, Use
 from credentials.rotation_forms import KeyForm, LeakForm
@@ -104,7 +106,7 @@ def _use(request: HttpRequest) -> Use:
 
 def _page(request: HttpRequest, user: User, endpoint: Endpoint) -> dict[str, Any]:
     sees = user.sees_everything or endpoint.owner_id == user.pk
-    found = shown(endpoint)
+    found, wanted = shown(endpoint), rotations.purpose(endpoint)
     return {
         "endpoint": endpoint,
         "now": clock.now(),
@@ -113,7 +115,8 @@ def _page(request: HttpRequest, user: User, endpoint: Endpoint) -> dict[str, Any
         "exposed": any(each.secret.is_exposed for each in found),
         "takes_key": endpoint.key_header != "none",
         "may_rotate": can_stop(user, endpoint),
-        "fresh": factors.is_fresh(factors.proved_at(request)),
+        "fresh": stepup.proofs(request).fresh(wanted),
+        "step_up": stepup.link(reverse("upstream-key", args=[endpoint.slug]), [wanted]),
         "form": KeyForm(),
     }
 
@@ -145,7 +148,7 @@ def upstream_key_rotate(request: HttpRequest, slug: str) -> HttpResponse:
         endpoint=endpoint,
         use=_use(request),
         reason=request.POST.get("reason", ""),
-        factor_at=factors.proved_at(request),
+        proofs=stepup.proofs(request),
     )
     messages.success(request, "The rotation has begun. This page shows how far it is.")
     return redirect("upstream-key", slug=slug)
@@ -166,7 +169,7 @@ def upstream_key_store(request: HttpRequest, slug: str) -> HttpResponse:
                 endpoint=endpoint,
                 key=form.cleaned_data["key"],
                 use=_use(request),
-                factor_at=factors.proved_at(request),
+                proofs=stepup.proofs(request),
             )
         except InvalidInput as error:
             form.add_error("key", error.errors["key"])
@@ -186,7 +189,10 @@ def upstream_key_store(request: HttpRequest, slug: str) -> HttpResponse:
 def upstream_key_leak(request: HttpRequest, slug: str) -> HttpResponse:
     """Report that a key of this endpoint leaked."""
     user, endpoint = _endpoint(request, slug)
-    form = LeakForm(request.POST or None)
+    form, wanted = (
+        LeakForm(request.POST or stepup.posted(request, request.path)),
+        stopping.purpose(endpoint),
+    )
     if request.method == "POST" and form.is_valid():
         try:
             actions.report_leak(
@@ -195,7 +201,7 @@ def upstream_key_leak(request: HttpRequest, slug: str) -> HttpResponse:
                 reason=form.cleaned_data["reason"],
                 use=_use(request),
                 stop_it=form.cleaned_data["stop"],
-                factor_at=factors.proved_at(request),
+                proofs=stepup.proofs(request),
             )
         except InvalidInput as error:
             form.add_error("reason", error.errors["reason"])
@@ -207,7 +213,8 @@ def upstream_key_leak(request: HttpRequest, slug: str) -> HttpResponse:
         "form": form,
         "uses": [each.secret for each in shown(endpoint, history=0)],
         "may_stop": can_stop(user, endpoint),
-        "fresh": factors.is_fresh(factors.proved_at(request)),
+        "fresh": stepup.proofs(request).fresh(wanted),
+        "step_up": stepup.link(reverse("upstream-key-leak", args=[slug]), [wanted]),
     }
     return render(request, "credentials/leak.html", context, status=400 if form.errors else 200)
 
@@ -217,7 +224,7 @@ def upstream_key_leak(request: HttpRequest, slug: str) -> HttpResponse:
 def rotation_confirm(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """The old key is deleted at its provider."""
     rotation = actions.confirm_retired(
-        by=person(request), rotation_id=pk, factor_at=factors.proved_at(request)
+        by=person(request), rotation_id=pk, proofs=stepup.proofs(request)
     )
     messages.success(request, "Noted. Keyturn now tries the old key, which must be refused.")
     return redirect("upstream-key", slug=rotation.secret.endpoint.slug)

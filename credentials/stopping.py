@@ -4,19 +4,18 @@ A stop is one row. From its commit on nothing is handed out, approved or let thr
 grants there are; the sweep ends them, batch by batch, by the one path.
 """
 
-import datetime as dt
 import uuid
 
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 
-from accounts import factors
 from accounts.door import fetch
 from accounts.models import User
+from accounts.stepup import Action, Proofs, Purpose
 from audit import clock
 from audit.events import Event
 from audit.record import record
-from broker.errors import Conflict, InvalidInput, StepUpNeeded
+from broker.errors import Conflict, InvalidInput
 from credentials.actions.telling import tell
 from credentials.models import Credential
 from credentials.states import CredentialState
@@ -26,26 +25,26 @@ from endpoints.permissions import check_lift, check_stop
 REASON_LENGTH = 500
 
 
-def stop(
-    *, by: User, endpoint: Endpoint | None, reason: str, factor_at: dt.datetime | None
-) -> EmergencyStop:
+def purpose(endpoint: Endpoint | None) -> Purpose:
+    """What is proved to stop this endpoint, or everything, or to end all that is live there."""
+    return Purpose(Action.STOP, str(endpoint.pk) if endpoint is not None else "")
+
+
+def stop(*, by: User, endpoint: Endpoint | None, reason: str, proofs: Proofs) -> EmergencyStop:
     """Let nothing through to this endpoint, or to any, until the stop is lifted.
 
-    All that is live on it ends. `factor_at` is when the person last proved a second factor.
-    Raises NotFound, Forbidden, InvalidInput for a reason that is missing, StepUpNeeded, and
-    Conflict where it is stopped already.
+    All that is live on it ends. `proofs` are the person's. Raises NotFound, Forbidden, InvalidInput
+    for a reason that is missing, StepUpNeeded, and Conflict where it is stopped already.
     """
-    return _declare(by, endpoint, reason, factor_at, lifted=False)
+    return _declare(by, endpoint, reason, proofs, lifted=False)
 
 
-def end_all(
-    *, by: User, endpoint: Endpoint | None, reason: str, factor_at: dt.datetime | None
-) -> EmergencyStop:
+def end_all(*, by: User, endpoint: Endpoint | None, reason: str, proofs: Proofs) -> EmergencyStop:
     """End all that is live on this endpoint, or on any; all may ask again at once.
 
     It is a stop that is lifted as it is declared. Raises what `stop` does, but for Conflict.
     """
-    return _declare(by, endpoint, reason, factor_at, lifted=True)
+    return _declare(by, endpoint, reason, proofs, lifted=True)
 
 
 @transaction.atomic
@@ -53,7 +52,7 @@ def _declare(
     by: User,
     endpoint: Endpoint | None,
     reason: str,
-    factor_at: dt.datetime | None,
+    proofs: Proofs,
     *,
     lifted: bool,
 ) -> EmergencyStop:
@@ -65,7 +64,7 @@ def _declare(
         raise InvalidInput(
             {"reason": f"Say why, for all whom it hits, in at most {REASON_LENGTH} characters."}
         )
-    _check_factor(factor_at)
+    proofs.check(purpose(endpoint))
     now = clock.now()
     try:
         with transaction.atomic():
@@ -91,11 +90,6 @@ def _declare(
     return row
 
 
-def _check_factor(factor_at: dt.datetime | None) -> None:
-    if not factors.is_fresh(factor_at):
-        raise StepUpNeeded
-
-
 def _stopped_already(endpoint: Endpoint | None) -> str:
     row = EmergencyStop.objects.in_force().filter(endpoint=endpoint).first()
     return row.in_words if row is not None else "It was stopped by somebody else just now."
@@ -109,14 +103,14 @@ def _cut(endpoint: Endpoint | None) -> None:
 
 
 @transaction.atomic
-def lift(*, by: User, stop_id: uuid.UUID | str, factor_at: dt.datetime | None) -> EmergencyStop:
+def lift(*, by: User, stop_id: uuid.UUID | str, proofs: Proofs) -> EmergencyStop:
     """Lift a stop: all may ask again. What it ended doesn't come back.
 
     Raises NotFound, Forbidden, StepUpNeeded, and Conflict where it was lifted already.
     """
     row = fetch(EmergencyStop.objects.visible_to(by), stop_id, lock=True)
     check_lift(by, row)
-    _check_factor(factor_at)
+    proofs.check(Purpose(Action.LIFT, str(row.pk)))
     if row.lifted_at is not None:
         raise Conflict(
             f"{row.lifted_by} lifted it at {row.lifted_at:%Y-%m-%d %H:%M:%S} UTC already."

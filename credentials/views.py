@@ -18,6 +18,7 @@ from accessrequests.models import AccessRequest, Grant, Grants
 from accessrequests.permissions import can_end, check_hold
 from accessrequests.routing import reviewers_of
 from accessrequests.states import EndReason, RequestState
+from accounts import stepup
 from accounts.door import fetch
 from accounts.models import User
 from accounts.session import person
@@ -299,7 +300,12 @@ def grant_check_out(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
         return redirect("grant", pk=pk)
     user = person(request)
     check_standing(request)
-    checked_out = actions.check_out(by=user, grant_id=pk, wrap=request.POST.get("wrap") == "on")
+    checked_out = actions.check_out(
+        by=user,
+        grant_id=pk,
+        wrap=request.POST.get("wrap") == "on",
+        proofs=stepup.proofs(request),
+    )
     grant = fetch(_with_parts(Grant.objects.visible_to(user)), pk)
     context = _page(user, grant) | handed_over(checked_out)
     return render(request, "credentials/grant.html", context)
@@ -314,7 +320,7 @@ def grant_refresh(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
         return redirect("grant", pk=pk)
     user = person(request)
     check_standing(request)
-    refreshed = actions.refresh(by=user, grant_id=pk)
+    refreshed = actions.refresh(by=user, grant_id=pk, proofs=stepup.proofs(request))
     grant = fetch(_with_parts(Grant.objects.visible_to(user)), pk)
     context = _page(user, grant) | handed_over(refreshed)
     return render(request, "credentials/grant.html", context)
@@ -337,7 +343,7 @@ def grant_open(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
     if not opens_in_browser(grant):
         raise Conflict(f"{endpoint} isn’t opened in a browser: it has no pages.")
     check_standing(request)
-    checked_out = actions.check_out(by=user, grant_id=pk)
+    checked_out = actions.check_out(by=user, grant_id=pk, proofs=stepup.proofs(request))
     gateway = settings.KEYTURN_GATEWAY_URL
     context = {
         "endpoint": endpoint,

@@ -9,8 +9,10 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import QuerySet
 
+from accounts import stepup
 from accounts.door import fetch
 from accounts.models import User
+from accounts.stepup import Action, Proofs, Purpose
 from audit import clock
 from audit.events import Event
 from audit.record import record
@@ -141,6 +143,11 @@ def create_profile(
     return profile
 
 
+def purpose(endpoint: Endpoint) -> Purpose:
+    """What is proved to change this endpoint, its profiles or its prices."""
+    return Purpose(Action.ENDPOINT, str(endpoint.pk))
+
+
 @transaction.atomic
 def set_price(
     *,
@@ -150,12 +157,13 @@ def set_price(
     input_price: Decimal,
     output_price: Decimal,
     since: dt.date | None = None,
+    proofs: Proofs = stepup.NONE,
 ) -> ModelPrice:
     """Say what a model costs on an endpoint from a day on, today if none is given, in US dollars
     per million tokens.
 
     What was charged stays as it was: a day that is over can't be given another price, and prices
-    of earlier days are kept. Raises NotFound, Forbidden, and InvalidInput by field.
+    of earlier days are kept. Raises NotFound, Forbidden, StepUpNeeded, and InvalidInput by field.
     """
     endpoint = fetch(Endpoint.objects.visible_to(by), endpoint.pk, lock=True)
     check_price(by, endpoint)
@@ -180,6 +188,7 @@ def set_price(
         row.pk, row.set_at = old.pk, clock.now()
         row._state.adding = False
     _checked(row)
+    proofs.check(purpose(endpoint))
     row.save()
     record(
         Event.PRICE_SET,

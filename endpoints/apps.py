@@ -7,8 +7,11 @@ class EndpointsConfig(AppConfig):
     def ready(self) -> None:
         from accounts.changes import on_rights
         from accounts.sso import speaking
+        from accounts.stepup import Action, in_words_by
+        from endpoints.permissions import changing_in_words
         from endpoints.providers import send
         from endpoints.rights import rights
 
         speaking.send = send
         on_rights(rights)
+        in_words_by(Action.ENDPOINT, changing_in_words)

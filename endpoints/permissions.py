@@ -1,8 +1,14 @@
 """Who may. What the state of things allows is another question: see actions."""
 
+from accounts.door import fetch
 from accounts.models import User
 from broker.errors import Forbidden
 from endpoints.models import EmergencyStop, Endpoint
+
+
+def changing_in_words(reader: User, about: str) -> str:
+    """What a second factor is proved for to change this endpoint. Raises NotFound."""
+    return f"Change {fetch(Endpoint.objects.visible_to(reader), about)}, its profiles or its prices"
 
 
 def can_stop(user: User, endpoint: Endpoint | None) -> bool:

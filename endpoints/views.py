@@ -6,6 +6,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
+from accounts import stepup
 from accounts.session import person
 from broker.errors import InvalidInput, NotFound
 from endpoints.actions import set_price
@@ -27,7 +28,12 @@ def price_set(request: HttpRequest, slug: str) -> HttpResponse:
     form = PriceForm(request.POST)
     if form.is_valid():
         try:
-            row = set_price(by=user, endpoint=endpoint, **form.cleaned_data)
+            row = set_price(
+                by=user,
+                endpoint=endpoint,
+                proofs=stepup.proofs(request),
+                **form.cleaned_data,
+            )
         except InvalidInput as error:
             for field, text in error.errors.items():
                 form.add_error(field if field in form.fields else None, text)

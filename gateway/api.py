@@ -13,9 +13,9 @@ from rest_framework.response import Response
 
 from accessrequests.api.reviews import IN_PERSON, check_person
 from accessrequests.models import Grant
+from accounts import stepup
 from accounts.api import StrictSerializer, VisibleViewSet, caller, check_empty
 from accounts.door import fetch
-from accounts.factors import proved_at
 from accounts.models import User
 from accounts.parsers import StrictJSONParser
 from audit import clock
@@ -192,7 +192,7 @@ class StopViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewS
         endpoint = endpoint_of(user, said["endpoint"]) if said["endpoint"] is not None else None
         check_person(request, ALONE)
         verb = stopping.end_all if said["open_again"] else stopping.stop
-        row = verb(by=user, endpoint=endpoint, reason=said["reason"], factor_at=proved_at(request))
+        row = verb(by=user, endpoint=endpoint, reason=said["reason"], proofs=stepup.proofs(request))
         return Response(StopSerializer(row).data, status=status.HTTP_201_CREATED)
 
     @extend_schema(request=None, responses={200: StopSerializer}, auth=IN_PERSON)
@@ -203,7 +203,7 @@ class StopViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewS
         self.get_object()
         check_person(request, ALONE)
         check_empty(request)
-        stopping.lift(by=caller(request), stop_id=pk, factor_at=proved_at(request))
+        stopping.lift(by=caller(request), stop_id=pk, proofs=stepup.proofs(request))
         return Response(StopSerializer(self.get_object()).data)
 
 
@@ -329,11 +329,18 @@ class PricesView(generics.ListAPIView[ModelPrice]):
         endpoint = endpoint_of(caller(self.request), self.kwargs["slug"])
         return endpoint.prices.select_related("set_by").order_by()
 
-    @extend_schema(request=SetPriceSerializer, responses={201: PriceSerializer})
+    @extend_schema(request=SetPriceSerializer, responses={201: PriceSerializer}, auth=IN_PERSON)
     def post(self, request: Request, slug: str) -> Response:
-        """Say what a model costs from a day on. For the endpoint's owner and administrators."""
+        """Say what a model costs from a day on. Takes the session of the endpoint's owner or an
+        administrator, with a second factor proved within five minutes."""
         endpoint = endpoint_of(caller(request), slug)
+        check_person(request, "Prices take a signed-in person: an API token alone sets none.")
         body = SetPriceSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        row = set_price(by=caller(request), endpoint=endpoint, **body.validated_data)
+        row = set_price(
+            by=caller(request),
+            endpoint=endpoint,
+            proofs=stepup.proofs(request),
+            **body.validated_data,
+        )
         return Response(PriceSerializer(row).data, status=status.HTTP_201_CREATED)

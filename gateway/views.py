@@ -11,12 +11,12 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accessrequests.models import Grant
-from accounts import factors
+from accounts import stepup
 from accounts.door import fetch
 from accounts.models import User
 from accounts.session import person
 from audit import clock
-from broker.errors import NotFound, StepUpNeeded
+from broker.errors import NotFound
 from credentials import stopping
 from credentials.actions import end_grant
 from endpoints.models import EmergencyStop, Endpoint
@@ -85,12 +85,6 @@ def live_end(request: HttpRequest) -> HttpResponse:
     return redirect(f"{reverse('live')}?{query}" if query else "live")
 
 
-def _check_fresh(request: HttpRequest) -> None:
-    """Ask for the second factor before anything is filled in, not after."""
-    if not factors.is_fresh(factors.proved_at(request)):
-        raise StepUpNeeded
-
-
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 def stop_new(request: HttpRequest) -> HttpResponseBase:
@@ -105,7 +99,8 @@ def stop_new(request: HttpRequest) -> HttpResponseBase:
     else:
         _check_may_look(user)
     check_stop(user, endpoint)
-    _check_fresh(request)
+    # Before anything is filled in, not after.
+    stepup.proofs(request).check(stopping.purpose(endpoint))
     form = StopForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         verb = stopping.end_all if form.cleaned_data["how"] == END else stopping.stop
@@ -113,7 +108,7 @@ def stop_new(request: HttpRequest) -> HttpResponseBase:
             by=user,
             endpoint=endpoint,
             reason=form.cleaned_data["reason"],
-            factor_at=factors.proved_at(request),
+            proofs=stepup.proofs(request),
         )
         return redirect("stop", pk=row.pk)
     hit = inside(user)
@@ -161,7 +156,7 @@ def stop(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 @require_POST
 def stop_lift(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """Lift a stop: people may ask again."""
-    row = stopping.lift(by=person(request), stop_id=pk, factor_at=factors.proved_at(request))
+    row = stopping.lift(by=person(request), stop_id=pk, proofs=stepup.proofs(request))
     what = f"{row.endpoint} is" if row.endpoint else "Everything is"
     messages.success(request, f"Lifted. {what} open again: people may ask anew.")
     return redirect("stop", pk=row.pk)

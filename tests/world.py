@@ -22,7 +22,7 @@ from accessrequests.states import EndReason, RequestState
 from accounts import changes
 from accounts.actions import create_group, create_user, join_group
 from accounts.models import Change, Group, User
-from accounts.stepup import FRESH, PROOFS, Proofs, Purpose
+from accounts.stepup import FRESH, PROOFS, Action, Proofs, Purpose
 from audit import clock
 from credentials.actions import end_grant, store_upstream_key
 from endpoints.actions import create_endpoint, create_profile
@@ -52,6 +52,11 @@ def prove(client: Client, *purposes: Purpose, ago: dt.timedelta = dt.timedelta(0
     at = (clock.now() - ago).isoformat()
     session[PROOFS] = session.get(PROOFS, {}) | {str(purpose): at for purpose in purposes}
     session.save()
+
+
+def reviewing(*requests: AccessRequest) -> list[Purpose]:
+    """What is proved to review these."""
+    return [Purpose(Action.REVIEW, str(request.pk)) for request in requests]
 
 
 def unique() -> str:
@@ -172,13 +177,19 @@ class World:
         )
         match state:
             case RequestState.APPROVED:
-                review_request(by=reviewer, request_id=request.pk, verdict=Review.Verdict.APPROVE)
+                review_request(
+                    by=reviewer,
+                    request_id=request.pk,
+                    verdict=Review.Verdict.APPROVE,
+                    proofs=PROVED,
+                )
             case RequestState.DENIED:
                 review_request(
                     by=reviewer,
                     request_id=request.pk,
                     verdict=Review.Verdict.DENY,
                     reason="Use staging.",
+                    proofs=PROVED,
                 )
             case RequestState.CANCELLED:
                 cancel_request(by=requester, request_id=request.pk)

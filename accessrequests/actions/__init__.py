@@ -4,6 +4,7 @@ from accessrequests.actions.absences import drop_absence, note_absence
 from accessrequests.actions.asking import (
     JUSTIFICATION_LENGTH,
     Preview,
+    ask_age,
     cancel_request,
     file_request,
     file_together,
@@ -38,6 +39,7 @@ __all__ = [
     "REASON_LENGTH",
     "Outcome",
     "Preview",
+    "ask_age",
     "cancel_request",
     "change_policy",
     "chase",

@@ -28,8 +28,10 @@ from accessrequests.routing import (
     wait_at,
 )
 from accessrequests.states import RequestState
+from accounts import stepup
 from accounts.door import fetch
 from accounts.models import User
+from accounts.stepup import Action, Proofs, Purpose
 from audit import clock
 from audit.events import Event
 from audit.ids import new_id
@@ -282,12 +284,11 @@ def _plain_text(name: str, text: str, most: int, errors: dict[str, str]) -> str:
     return text
 
 
-def check_factor(age: dt.timedelta | None, factor_at: dt.datetime | None, what: str) -> None:
-    """Raise StepUpNeeded unless a second factor was proved within `age`; None asks for none."""
-    if age is not None and (factor_at is None or clock.now() - factor_at > age):
-        raise StepUpNeeded(
-            f"{what} takes a second factor proved within the last {duration_words(age)}."
-        )
+def ask_age(holds: Effective, *, break_glass: bool) -> dt.timedelta | None:
+    """How fresh the asking person's second factor must be; None where it takes none. Access
+    before a review takes one always."""
+    asked = holds.requester_factor_age
+    return stepup.shortest(asked) if break_glass else asked
 
 
 @transaction.atomic
@@ -304,14 +305,14 @@ def file_request(
     break_glass: bool = False,
     extends: uuid.UUID | str | None = None,
     raises: uuid.UUID | str | None = None,
-    factor_at: dt.datetime | None = None,
+    proofs: Proofs = stepup.NONE,
     together: uuid.UUID | None = None,
 ) -> AccessRequest:
     """Ask for access.
 
     Where policy decides by itself, or for break-glass, the grant begins in the same transaction.
-    `factor_at` is when the asking person last proved a second factor. Raises InvalidInput, naming
-    each field at fault, and StepUpNeeded; nothing is written then.
+    `proofs` are the asking person's. Raises InvalidInput, naming each field at fault, and
+    StepUpNeeded; nothing is written then.
     """
     errors: dict[str, str] = {}
     justification = _plain_text("justification", justification, JUSTIFICATION_LENGTH, errors)
@@ -342,7 +343,9 @@ def file_request(
         raise InvalidInput(errors | error.errors) from error
     if errors := asked.missing | errors:
         raise InvalidInput(errors)
-    check_factor(asked.effective.requester_factor_age, factor_at, "Asking for this")
+    age = ask_age(asked.effective, break_glass=asked.break_glass)
+    if age is not None:
+        proofs.check(Purpose(Action.ASK, str(asked.profile.pk)), age=age)
     return _file(asked, by, justification, ticket, starts_at, together)
 
 
@@ -436,7 +439,8 @@ def file_together(
 ) -> list[AccessRequest]:
     """Ask for several profiles with one justification: a request and a review for each.
 
-    All are filed or none. Raises InvalidInput, its keys led by the profile that each concerns.
+    All are filed or none. Raises InvalidInput, its keys led by the profile that each concerns,
+    and StepUpNeeded for all that take one.
     """
     ids = list(dict.fromkeys(str(pk) for pk in profile_ids))
     if not 1 <= len(ids) <= MOST_TOGETHER:
@@ -444,6 +448,7 @@ def file_together(
     together = new_id()
     filed: list[AccessRequest] = []
     errors: dict[str, str] = {}
+    unproved: list[StepUpNeeded] = []
     for pk in ids:
         try:
             with transaction.atomic():
@@ -458,8 +463,12 @@ def file_together(
                 )
         except InvalidInput as error:
             errors |= {f"{pk}.{name}": message for name, message in error.errors.items()}
+        except StepUpNeeded as error:
+            unproved.append(error)
     if errors:
         raise InvalidInput(errors)
+    if unproved:
+        raise stepup.together(unproved)
     return filed
 
 

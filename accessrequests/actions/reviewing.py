@@ -9,7 +9,6 @@ from typing import Any
 from django.db import transaction
 
 from accessrequests import notices
-from accessrequests.actions.asking import check_factor
 from accessrequests.actions.authority import check_authority, check_consent, next_step
 from accessrequests.actions.choosing import chosen_parts
 from accessrequests.actions.deciding import decide
@@ -21,8 +20,10 @@ from accessrequests.permissions import check_review
 from accessrequests.policy.document import duration_of
 from accessrequests.routing import escalate_at, wait_at
 from accessrequests.states import RequestState
+from accounts import stepup
 from accounts.door import fetch
 from accounts.models import User
+from accounts.stepup import Action, Proofs, Purpose
 from audit import clock
 from audit.events import Event
 from audit.record import record
@@ -57,7 +58,7 @@ def review_request(
     models: list[str] | None = None,
     scope: Mapping[str, Any] | None = None,
     starts_at: dt.datetime | None = None,
-    factor_at: dt.datetime | None = None,
+    proofs: Proofs = stepup.NONE,
 ) -> Review:
     """Approve, approve less, or deny. The approval that completes the policy makes the grant.
 
@@ -75,7 +76,7 @@ def review_request(
         check_pending(request)
     if request.reviews.filter(reviewer=by).exists():
         raise Conflict("You have decided this already; it waits for somebody else.")
-    check_factor(factor_age(request), factor_at, "Reviewing this")
+    proofs.check(Purpose(Action.REVIEW, str(request.pk)), age=factor_age(request))
     reason = reason.strip()
     if verdict == Review.Verdict.DENY and not reason:
         raise InvalidInput({"reason": "Say why: the requester reads it."})
@@ -108,12 +109,13 @@ def review_request(
     return review
 
 
-def factor_age(request: AccessRequest) -> dt.timedelta | None:
-    """How fresh a reviewer's second factor must be: the stricter of policy then and now."""
+def factor_age(request: AccessRequest) -> dt.timedelta:
+    """How fresh a reviewer's second factor must be: five minutes, or what policy then or now asks
+    for where that's less."""
     filed = request.policy.get("reviewer_factor_age")
     ages = [duration_of(filed) if filed else None]
     ages.append(effective_for(request.profile).reviewer_factor_age)
-    return min((age for age in ages if age is not None), default=None)
+    return stepup.shortest(min((age for age in ages if age is not None), default=None))
 
 
 def _record(event: Event, review: Review, **data: object) -> None:
@@ -259,7 +261,7 @@ def review_many(
     request_ids: Iterable[uuid.UUID | str],
     verdict: Review.Verdict,
     reason: str = "",
-    factor_at: dt.datetime | None = None,
+    proofs: Proofs = stepup.NONE,
 ) -> list[Outcome]:
     """The same verdict on several requests, each decided or refused by itself.
 
@@ -272,7 +274,7 @@ def review_many(
     for pk in ids:
         try:
             review = review_request(
-                by=by, request_id=pk, verdict=verdict, reason=reason, factor_at=factor_at
+                by=by, request_id=pk, verdict=verdict, reason=reason, proofs=proofs
             )
         except KeyturnError as error:
             outcomes.append(Outcome(pk, None, error))

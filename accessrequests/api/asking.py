@@ -162,5 +162,5 @@ def previewed(by: User, profile: object, ask: dict[str, Any], now: dt.datetime) 
         "may_break_glass": asked.may_break_glass,
         "reviewer_sees": {"differences": seen(asked)},
         "revocation": asked.profile.revocation,
-        "needs_factor_within": asked.effective.requester_factor_age,
+        "needs_factor_within": actions.ask_age(asked.effective, break_glass=asked.break_glass),
     }

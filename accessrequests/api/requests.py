@@ -28,8 +28,8 @@ from accessrequests.api.talking import (
 from accessrequests.models import AccessRequest, Comment, Grant, Review
 from accessrequests.routing import reviewers_of
 from accessrequests.states import RequestState
+from accounts import stepup
 from accounts.api import VisibleViewSet, caller, check_empty
-from accounts.factors import proved_at
 from accounts.models import User
 from accounts.standing import check_standing
 from audit import clock
@@ -224,7 +224,7 @@ class RequestViewSet(
         filed = actions.file_request(
             by=caller(request),
             profile_id=asked.pop("profile"),
-            factor_at=proved_at(request),
+            proofs=stepup.proofs(request),
             **asked,
         )
         return Response(
@@ -258,7 +258,7 @@ class RequestViewSet(
         filed = actions.file_together(
             by=caller(request),
             profile_ids=asked.pop("profiles"),
-            factor_at=proved_at(request),
+            proofs=stepup.proofs(request),
             **asked,
         )
         rows = self.get_queryset().in_bulk([row.pk for row in filed])
@@ -288,7 +288,7 @@ class RequestViewSet(
             by=caller(request),
             request_id=pk,
             verdict=Review.Verdict(said.pop("verdict")),
-            factor_at=proved_at(request),
+            proofs=stepup.proofs(request),
             **said,
         )
         return Response(ReviewSerializer(review).data, status=status.HTTP_201_CREATED)

@@ -14,8 +14,8 @@ from accessrequests.actions.reviewing import MOST_AT_ONCE
 from accessrequests.api.asking import DurationField
 from accessrequests.models import Review
 from accessrequests.states import RequestState
+from accounts import stepup
 from accounts.api import StrictSerializer, caller, is_token
-from accounts.factors import proved_at
 from accounts.parsers import StrictJSONParser
 from accounts.standing import check_standing
 from audit.refusals import record_refusal
@@ -147,7 +147,7 @@ class ReviewsView(APIView):
             request_ids=body.validated_data["requests"],
             verdict=Review.Verdict(body.validated_data["verdict"]),
             reason=body.validated_data.get("reason", ""),
-            factor_at=proved_at(request),
+            proofs=stepup.proofs(request),
         )
         for outcome in outcomes:
             if outcome.error is not None:

@@ -8,6 +8,7 @@ from typing import Any
 from django.db.models import Exists, OuterRef, Q
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
@@ -15,12 +16,13 @@ from accessrequests import actions, desk
 from accessrequests.desk import KINDS, Filters, Page
 from accessrequests.dossier import left_out
 from accessrequests.figures import PERIODS, figures
+from accessrequests.forms import ReviewForm
 from accessrequests.models import AccessRequest, Review, Route
 from accessrequests.models.requests import groups_of
 from accessrequests.states import RequestState
 from accessrequests.views.detail import detail, is_htmx, still_waits, visible
+from accounts import stepup
 from accounts.door import fetch
-from accounts.factors import proved_at
 from accounts.models import User
 from accounts.session import person
 from accounts.standing import check_standing
@@ -90,18 +92,35 @@ def approvals(request: HttpRequest) -> HttpResponse:
     chosen = request.GET.get("request")
     if is_htmx(request, "queue-list"):
         return _list_again(request, user, filters)
-    context = queue(user, filters, chosen)
+    context = queue(user, filters, chosen) | _bulk_kept(request)
     if chosen and (context["shown"] is None or str(context["shown"].pk) != chosen):
         # Somebody else was first, it lapsed, or it's on another page: its own page says which.
         row = fetch(visible(user), chosen)
         if not is_htmx(request):
             return redirect("request", pk=row.pk)
         context |= detail(user, row, filters=filters) | {"shown": row}
+    context |= form_kept(request, context["shown"])
     if is_htmx(request, "detail"):
         return render(request, "accessrequests/_detail.html", context)
     if is_htmx(request, "queue"):
         return render(request, "accessrequests/_queue.html", context)
     return render(request, "accessrequests/approvals.html", context | choices(user))
+
+
+def _bulk_kept(request: HttpRequest) -> dict[str, Any]:
+    """What was selected and typed when a proof was asked for."""
+    typed = stepup.posted(request, reverse("approvals-decide"))
+    if typed is None:
+        return {}
+    return {"bulk_chosen": set(typed.getlist("requests")), "bulk_reason": typed.get("reason", "")}
+
+
+def form_kept(request: HttpRequest, row: AccessRequest | None) -> dict[str, Any]:
+    """The form for a verdict on this request as it was when a proof was asked for."""
+    if row is None:
+        return {}
+    typed = stepup.posted(request, reverse("request-review", args=[row.pk]))
+    return {"form": ReviewForm(typed, request=row)} if typed is not None else {}
 
 
 def choices(user: User) -> dict[str, Any]:
@@ -156,10 +175,15 @@ def approvals_decide(request: HttpRequest) -> HttpResponse:
                 request_ids=chosen,
                 verdict=Review.Verdict(verdict),
                 reason=reason,
-                factor_at=proved_at(request),
+                proofs=stepup.proofs(request),
             )
         except InvalidInput as error:
             problem = " ".join(error.errors.values())
+    unproved = [each.error for each in outcomes if isinstance(each.error, StepUpNeeded)]
+    if unproved and len(unproved) == len(outcomes):
+        raise stepup.together(unproved)
+    if unproved:
+        stepup.keep_posted(request)
     for outcome in outcomes:
         if outcome.error is not None:
             record_refusal(outcome.error, by=user, method=request.method, path=request.path)
@@ -170,7 +194,11 @@ def approvals_decide(request: HttpRequest) -> HttpResponse:
         "bulk_reason": reason if problem else "",
         "bulk_chosen": set(chosen) if problem else set(),
         "results": results(user, outcomes),
-        "step_up": any(isinstance(outcome.error, StepUpNeeded) for outcome in outcomes),
+        "step_up": stepup.link(
+            reverse("approvals") + filters.query(), stepup.together(unproved).purposes
+        )
+        if unproved
+        else "",
         "decided": True,
     }
     if is_htmx(request):

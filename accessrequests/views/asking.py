@@ -7,7 +7,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, QueryDict
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
@@ -20,10 +20,11 @@ from accessrequests.forms import OTHER, RequestForm, minutes
 from accessrequests.models import AccessRequest, Grant
 from accessrequests.outlook import cost, seen, steps_in_words, told_at_once
 from accessrequests.policy.effective import Effective
+from accounts import stepup
 from accounts.door import fetch
-from accounts.factors import proved_at
 from accounts.models import Group, User
 from accounts.session import person
+from accounts.stepup import Action, Purpose
 from audit import clock
 from broker.errors import InvalidInput
 from endpoints.models import AccessProfile
@@ -50,6 +51,7 @@ class Desk:
     may_break_glass: bool
     break_glass: bool
     raises: Grant | None = None
+    typed: QueryDict | None = None  # what it said when a proof was asked for
 
     @cached_property
     def widest(self) -> Scope:
@@ -142,10 +144,12 @@ def _desk(
     new = extends is None and raises is None
     may = new and holds.may_break_glass(groups)
     filing = request.method == "POST" and "change" not in request.POST
-    way = request.POST.get("change", request.POST.get("way", request.GET.get("way", "")))
+    typed = stepup.posted(request, request.path)
+    said = request.POST if typed is None else typed
+    way = said.get("change", said.get("way", request.GET.get("way", "")))
     # Whoever files what they may not is told so; whoever only looks is shown the usual way.
     break_glass = way == BREAK_GLASS and new and (may or filing)
-    return Desk(user, profile, holds, extends, may, break_glass, raises)
+    return Desk(user, profile, holds, extends, may, break_glass, raises, typed)
 
 
 def _initial(request: HttpRequest, desk: Desk) -> dict[str, Any]:
@@ -164,9 +168,9 @@ def _initial(request: HttpRequest, desk: Desk) -> dict[str, Any]:
     return desk.initial()
 
 
-def _kept(request: HttpRequest, desk: Desk) -> dict[str, Any]:
-    """What was typed, for the same form in another way."""
-    typed = desk.form(request.POST)
+def _kept(said: QueryDict, desk: Desk) -> dict[str, Any]:
+    """What was typed, for the same form in another way, or again."""
+    typed = desk.form(said)
     typed.is_valid()
     given = typed.ask()
     return desk.initial(
@@ -189,10 +193,13 @@ def _lasts(user: User, profile: AccessProfile) -> list[AccessRequest]:
     return list(found.values())[:EARLIER]
 
 
-def needs_factor(request: HttpRequest, holds: Effective) -> bool:
+def needs_factor(
+    request: HttpRequest, profile: AccessProfile, holds: Effective, *, break_glass: bool = False
+) -> bool:
     """Whether asking for this takes a second factor that wasn't proved recently enough."""
-    age, proof = holds.requester_factor_age, proved_at(request)
-    return age is not None and (proof is None or clock.now() - proof > age)
+    age = actions.ask_age(holds, break_glass=break_glass)
+    wanted = Purpose(Action.ASK, str(profile.pk))
+    return age is not None and not stepup.proofs(request).fresh(wanted, age)
 
 
 def _preview(request: HttpRequest, desk: Desk, form: RequestForm) -> dict[str, Any]:
@@ -223,7 +230,10 @@ def _preview(request: HttpRequest, desk: Desk, form: RequestForm) -> dict[str, A
                 "cost": cost(
                     desk.user, asked, ticket=ask["ticket"], justification=ask["justification"]
                 ),
-                "needs_factor": needs_factor(request, desk.holds),
+                "needs_factor": needs_factor(
+                    request, desk.profile, desk.holds, break_glass=asked.break_glass
+                ),
+                "factor_age": actions.ask_age(desk.holds, break_glass=asked.break_glass),
                 "missing": [form.fields[name].label for name in asked.missing],
             }
     return {"problems": list(errors.values()), "errors": errors}
@@ -254,6 +264,7 @@ def _context(desk: Desk) -> dict[str, Any]:
         "raises": desk.raises,
         "ask_url": reverse(url, args=[pk]),
         "preview_url": reverse(f"{url.removesuffix('-new')}-preview", args=[pk]),
+        "step_up": stepup.link(reverse(url, args=[pk]), [Purpose(Action.ASK, str(profile.pk))]),
     }
 
 
@@ -285,7 +296,7 @@ def _ask(request: HttpRequest, desk: Desk) -> HttpResponseBase:
                 filed = actions.file_request(
                     by=desk.user,
                     profile_id=desk.profile.pk,
-                    factor_at=proved_at(request),
+                    proofs=stepup.proofs(request),
                     **form.ask(),
                     **desk.way,
                 )
@@ -298,7 +309,8 @@ def _ask(request: HttpRequest, desk: Desk) -> HttpResponseBase:
         # All that is wrong at once, not one thing after the other.
         add_errors(form, preview.pop("errors", {}) | errors)
     else:
-        initial = _kept(request, desk) if request.method == "POST" else _initial(request, desk)
+        said = request.POST if request.method == "POST" else desk.typed
+        initial = _kept(said, desk) if said is not None else _initial(request, desk)
         form = desk.form(initial=initial)
         trial = desk.form(initial)
         trial.is_valid()
@@ -388,7 +400,7 @@ def request_again(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
             duration=earlier.duration,
             scope=earlier.asked.spelled_out(),
             ticket=earlier.ticket,
-            factor_at=proved_at(request),
+            proofs=stepup.proofs(request),
         )
     except InvalidInput as error:
         if not AccessProfile.objects.open_to(user).filter(pk=earlier.profile_id).exists():

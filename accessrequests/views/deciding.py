@@ -18,10 +18,10 @@ from accessrequests.models import AccessRequest, Comment, Review
 from accessrequests.policy.document import Reviewers
 from accessrequests.routing import in_words
 from accessrequests.states import GrantState, RequestState
-from accessrequests.views.approvals import filters_of, queue
+from accessrequests.views.approvals import filters_of, form_kept, queue
 from accessrequests.views.detail import detail, is_htmx, page, visible
+from accounts import stepup
 from accounts.door import fetch
-from accounts.factors import proved_at
 from accounts.models import User
 from accounts.session import person
 from accounts.standing import check_standing
@@ -36,7 +36,11 @@ from endpoints.wording import budgets_in_words
 def request_page(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """Where one request is."""
     user = person(request)
-    return render(request, "accessrequests/request.html", page(user, fetch(visible(user), pk)))
+    row = fetch(visible(user), pk)
+    context = page(user, row)
+    if context["decides"]:
+        context |= form_kept(request, row)
+    return render(request, "accessrequests/request.html", context)
 
 
 def _from(request: HttpRequest) -> Filters | None:
@@ -100,7 +104,7 @@ def _review(request: HttpRequest, user: User, row: AccessRequest, form: ReviewFo
         request_id=row.pk,
         verdict=Review.Verdict(verdict),
         reason=form.cleaned_data.get("reason", ""),
-        factor_at=proved_at(request),
+        proofs=stepup.proofs(request),
         **form.less(),
     )
 

@@ -175,7 +175,7 @@ def policy_edit(request: HttpRequest, slug: str | None = None) -> HttpResponseBa
                 return _done(request, change, said, document.slug)
     else:
         text = _text(row.current) if row is not None else BEGIN
-        form = PolicyForm(initial={"text": text})
+        form = PolicyForm(stepup.posted(request, request.path), initial={"text": text})
     return render(
         request, "accessrequests/policy_edit.html", context | {"form": form}, status=status
     )

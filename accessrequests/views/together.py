@@ -18,10 +18,11 @@ from accessrequests.forms import RequestForm, minutes
 from accessrequests.outlook import StepWords, steps_in_words
 from accessrequests.policy.effective import Effective
 from accessrequests.views.asking import needs_factor
+from accounts import stepup
 from accounts.door import fetch
-from accounts.factors import proved_at
 from accounts.models import User
 from accounts.session import person
+from accounts.stepup import Action, Purpose
 from broker.errors import InvalidInput
 from endpoints.models import AccessProfile
 
@@ -58,11 +59,16 @@ def _preview(
     user = person(request)
     ages = [each.requester_factor_age for each in holds if each.requester_factor_age]
     query = urlencode([("profile", profile.pk) for profile in chosen])
+    unproved = [
+        Purpose(Action.ASK, str(profile.pk))
+        for profile, each in zip(chosen, holds, strict=True)
+        if needs_factor(request, profile, each)
+    ]
     return {
         "outlooks": [_outlook(user, profile, form) for profile in chosen],
-        "needs_factor": any(needs_factor(request, each) for each in holds),
+        "needs_factor": bool(unproved),
         "factor_age": min(ages, default=None),
-        "back": f"{reverse('request-together')}?{query}",
+        "step_up": stepup.link(f"{reverse('request-together')}?{query}", unproved),
     }
 
 
@@ -100,7 +106,7 @@ def request_together(request: HttpRequest) -> HttpResponseBase:
                 filed = actions.file_together(
                     by=user,
                     profile_ids=[profile.pk for profile in chosen],
-                    factor_at=proved_at(request),
+                    proofs=stepup.proofs(request),
                     **form.ask(),
                 )
             except InvalidInput as error:
@@ -116,7 +122,7 @@ def request_together(request: HttpRequest) -> HttpResponseBase:
             "begin": "",
             "starts_at": form.usual_start(),
         }
-        form = RequestForm(initial=initial, holds=holds)
+        form = RequestForm(stepup.posted(request, request.path), initial=initial, holds=holds)
         trial = RequestForm(initial, holds=holds)
         trial.is_valid()
         preview = _preview(request, chosen, holds, trial)

@@ -187,8 +187,17 @@ class Story:
                 f"requested {duration} on {ENDPOINT}; waits for {', '.join(asked['waits_for'])}"
             )
             self._refused_before_approval(asked)
+        path = f"requests/{asked['id']}/reviews/"
+        if show:
+            answer = self.ben.call("POST", path, {"verdict": "approve"})
+            check(
+                answer.status_code == 403 and answer.json()["code"] == "step-up-needed",
+                f"approving without a second factor answered {answer.status_code}",
+            )
+            self.timeline.step("Ben's session alone can't approve it: he gives a code first")
+        self.ben.prove(f"review:{asked['id']}")
         began = time.monotonic()
-        self.ben.done("POST", f"requests/{asked['id']}/reviews/", {"verdict": "approve"})
+        self.ben.done("POST", path, {"verdict": "approve"})
         took = time.monotonic() - began
         asked = self.ana.done("GET", f"requests/{asked['id']}/")
         check(asked["state"] == "approved", f"the request is {asked['state']}")

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from django.db import transaction
 
 from accessrequests.actions import check_grant_authority, check_not_stopped
+from accessrequests.facts import effective_for
 from accessrequests.models import Grant
 from accessrequests.permissions import check_hold
+from accounts import factors, stepup
 from accounts.door import fetch
 from accounts.models import User
+from accounts.stepup import Action, Proofs, Purpose
 from audit import clock
 from audit.events import Event
 from audit.record import record
@@ -55,16 +58,19 @@ class CheckedOut:
         return self.parts["secret"]
 
 
-def check_out(*, by: User, grant_id: uuid.UUID | str, wrap: bool = False) -> CheckedOut:
+def check_out(
+    *, by: User, grant_id: uuid.UUID | str, wrap: bool = False, proofs: Proofs | None = None
+) -> CheckedOut:
     """Mint a credential under a live grant and hand it over. Checking out again replaces.
 
     `wrap` hands over a token instead, which gives the secret to its first reader and to nobody
-    else. Raises NotFound, Forbidden, NotLive, AuthorityLost, CheckoutInProgress, Conflict where it
-    was taken back while being made, and Unavailable when Vault or the target can't be reached;
-    whatever was minted in doubt is revoked.
+    else. `proofs` are those of the person whose session asks; programs, which have none, come
+    without. Raises NotFound, Forbidden, StepUpNeeded, NotLive, AuthorityLost, CheckoutInProgress,
+    Conflict where it was taken back while being made, and Unavailable when Vault or the target
+    can't be reached; whatever was minted in doubt is revoked.
     """
     reached("mint:before-intent")
-    credential = _begin(by=by, grant_id=grant_id)
+    credential = _begin(by=by, grant_id=grant_id, proofs=proofs)
     reached("mint:after-intent")
     grant = credential.grant
     kind = kind_of(credential.kind)
@@ -107,11 +113,12 @@ def _wrap(credential: Credential, parts: dict[str, str], lifetime: int) -> dict[
 
 
 @transaction.atomic
-def _begin(*, by: User, grant_id: uuid.UUID | str) -> Credential:
+def _begin(*, by: User, grant_id: uuid.UUID | str, proofs: Proofs | None = None) -> Credential:
     """First phase: everything is checked anew under lock, and the name is on record."""
     visible = Grant.objects.visible_to(by).select_related(*RESTS_ON)
     grant = fetch(visible.prefetch_related("request__reviews__reviewer"), grant_id, lock=True)
     check_hold(by, grant)
+    check_proved(by, grant, proofs)
     moment = clock.now()
     check_live(grant, moment)
     check_grant_authority(grant)
@@ -127,6 +134,29 @@ def _begin(*, by: User, grant_id: uuid.UUID | str) -> Credential:
     )
     record(Event.CREDENTIAL_ISSUING, by=by, about=credential, related=concerned(credential))
     return credential
+
+
+def purpose(grant: Grant) -> Purpose:
+    """What is proved to check out under this grant."""
+    return Purpose(Action.CHECK_OUT, str(grant.pk))
+
+
+def proof_age(by: User, grant: Grant) -> dt.timedelta | None:
+    """How fresh this person's second factor must be to check out in a session; None where they
+    have none and policy doesn't ask for one."""
+    asked = effective_for(grant.request.profile).requester_factor_age
+    if asked is None and not factors.has_factor(by):
+        return None
+    return stepup.shortest(asked)
+
+
+def check_proved(by: User, grant: Grant, proofs: Proofs | None) -> None:
+    """Raise StepUpNeeded where a session takes a second factor proved just now."""
+    if proofs is None:
+        return
+    age = proof_age(by, grant)
+    if age is not None:
+        proofs.check(purpose(grant), age=age)
 
 
 def check_live(grant: Grant, moment: dt.datetime) -> None:

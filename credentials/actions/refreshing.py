@@ -10,12 +10,13 @@ from accessrequests.models import Grant
 from accessrequests.permissions import check_hold
 from accounts.door import fetch
 from accounts.models import User
+from accounts.stepup import Proofs
 from audit import clock
 from audit.events import Event
 from audit.record import record
 from broker.errors import Conflict, Unavailable
 from credentials import vault
-from credentials.actions.checking_out import CheckedOut, check_live
+from credentials.actions.checking_out import CheckedOut, check_live, check_proved
 from credentials.actions.revoking import concerned
 from credentials.kinds import kind_of
 from credentials.models import Credential
@@ -24,14 +25,15 @@ from credentials.states import CredentialState
 logger = logging.getLogger(__name__)
 
 
-def refresh(*, by: User, grant_id: uuid.UUID | str) -> CheckedOut:
+def refresh(*, by: User, grant_id: uuid.UUID | str, proofs: Proofs | None = None) -> CheckedOut:
     """Another secret of the credential that is out under a live grant. Those before it stay good
     for as long as they say.
 
-    Raises NotFound, Forbidden, NotLive, AuthorityLost, Conflict where nothing is out that could be
-    refreshed or it was taken back meanwhile, and Unavailable when Vault can't be reached.
+    It takes the proof that checking out takes. Raises NotFound, Forbidden, StepUpNeeded, NotLive,
+    AuthorityLost, Conflict where nothing is out that could be refreshed or it was taken back
+    meanwhile, and Unavailable when Vault can't be reached.
     """
-    credential = _put_off(by=by, grant_id=grant_id)
+    credential = _put_off(by=by, grant_id=grant_id, proofs=proofs)
     try:
         parts = kind_of(credential.kind).refresh(credential)
     except vault.VaultError as error:
@@ -45,11 +47,12 @@ def refresh(*, by: User, grant_id: uuid.UUID | str) -> CheckedOut:
 
 
 @transaction.atomic
-def _put_off(*, by: User, grant_id: uuid.UUID | str) -> Credential:
+def _put_off(*, by: User, grant_id: uuid.UUID | str, proofs: Proofs | None) -> Credential:
     """Everything is checked anew under lock, and the new end is on record before anything is
     signed: whatever fails from here on, the row knows how long a secret of it can be out."""
     grant = fetch(Grant.objects.visible_to(by), grant_id, lock=True)
     check_hold(by, grant)
+    check_proved(by, grant, proofs)
     credential = grant.credentials.select_for_update().filter(state=CredentialState.ACTIVE).first()
     moment = clock.now()
     check_live(grant, moment)

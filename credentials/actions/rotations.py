@@ -1,19 +1,19 @@
 """What people do about upstream secrets: rotate now, report a leak, enter a new key."""
 
 import contextlib
-import datetime as dt
 import uuid
 
 from django.db import transaction
 
-from accounts import factors
+from accounts import stepup
 from accounts.door import fetch
 from accounts.models import User
+from accounts.stepup import Action, Proofs, Purpose
 from audit import clock
 from audit.events import Event
 from audit.record import record
 from audit.redaction import redact
-from broker.errors import Conflict, InvalidInput, StepUpNeeded, Unavailable
+from broker.errors import Conflict, InvalidInput, Unavailable
 from credentials import rotation_notices, vault
 from credentials.actions.rotating import make_due
 from credentials.actions.upstream_keys import (
@@ -25,6 +25,7 @@ from credentials.actions.upstream_keys import (
 from credentials.models import Rotation, UpstreamSecret, Use
 from credentials.rotators.manual import ROTATOR as MANUAL
 from credentials.states import RotationReason, RotationState
+from credentials.stopping import purpose as stopping_of
 from credentials.stopping import stop
 from endpoints.models import EmergencyStop, Endpoint
 from endpoints.permissions import check_rotate, check_stop
@@ -40,9 +41,9 @@ def _text(said: str, *, required: bool) -> str:
     return text
 
 
-def _check_factor(factor_at: dt.datetime | None) -> None:
-    if not factors.is_fresh(factor_at):
-        raise StepUpNeeded
+def purpose(endpoint: Endpoint) -> Purpose:
+    """What is proved to rotate this endpoint's keys, to enter one, or to say that one is gone."""
+    return Purpose(Action.ROTATE, str(endpoint.pk))
 
 
 def _visible(by: User, endpoint: Endpoint) -> Endpoint:
@@ -55,7 +56,7 @@ def rotate(
     endpoint: Endpoint,
     use: Use = Use.UPSTREAM,
     reason: str = "",
-    factor_at: dt.datetime | None = None,
+    proofs: Proofs = stepup.NONE,
 ) -> Rotation:
     """Make a rotation of this endpoint's secret due now; by an operator (`by` None) without a
     second factor.
@@ -66,7 +67,7 @@ def rotate(
     if by is not None:
         endpoint = _visible(by, endpoint)
         check_rotate(by, endpoint)
-        _check_factor(factor_at)
+        proofs.check(purpose(endpoint))
     reason = _text(reason, required=False)
     if endpoint.key_header == "none" and use == Use.UPSTREAM:
         raise Conflict(f"{endpoint} takes no key.")
@@ -103,7 +104,7 @@ def report_leak(
     reason: str,
     use: Use = Use.UPSTREAM,
     stop_it: bool = False,
-    factor_at: dt.datetime | None = None,
+    proofs: Proofs = stepup.NONE,
 ) -> UpstreamSecret:
     """Say that an endpoint's secret is where it shouldn't be: it's rotated at once.
 
@@ -115,7 +116,7 @@ def report_leak(
     reason = _text(reason, required=True)
     if stop_it:
         check_stop(by, endpoint)
-        _check_factor(factor_at)
+        proofs.check(stopping_of(endpoint))
     with contextlib.suppress(vault.VaultError):
         # What can't be asked now is asked by the worker, which then makes it due.
         secret_of(endpoint, use)
@@ -140,7 +141,7 @@ def report_leak(
             _hurry(rotation, secret)
         rotation_notices.leaked(secret, by, reason, stopped=stop_it)
         if stop_it and not EmergencyStop.objects.in_force().filter(endpoint=endpoint).exists():
-            stop(by=by, endpoint=endpoint, reason=reason, factor_at=factor_at)
+            stop(by=by, endpoint=endpoint, reason=reason, proofs=proofs)
         ring_on_commit()
     return secret
 
@@ -160,7 +161,7 @@ def enter_key(
     endpoint: Endpoint,
     key: str,
     use: Use = Use.UPSTREAM,
-    factor_at: dt.datetime | None,
+    proofs: Proofs,
 ) -> int:
     """Store a new key for an endpoint, as its owner or an administrator; its version.
 
@@ -168,16 +169,14 @@ def enter_key(
     """
     endpoint = _visible(by, endpoint)
     check_rotate(by, endpoint)
-    _check_factor(factor_at)
+    proofs.check(purpose(endpoint))
     if endpoint.key_header == "none" and use == Use.UPSTREAM:
         raise Conflict(f"{endpoint} takes no key.")
     return store_upstream_key(by=by, endpoint=endpoint, key=key, use=use)
 
 
 @transaction.atomic
-def confirm_retired(
-    *, by: User, rotation_id: uuid.UUID | str, factor_at: dt.datetime | None
-) -> Rotation:
+def confirm_retired(*, by: User, rotation_id: uuid.UUID | str, proofs: Proofs) -> Rotation:
     """Say that the old key was deleted at its provider; Keyturn tries it, and then believes it.
 
     Raises NotFound, Forbidden, StepUpNeeded, and Conflict where nobody waits for that.
@@ -185,7 +184,7 @@ def confirm_retired(
     rows = Rotation.objects.select_related("secret__endpoint__owner")
     rotation = fetch(rows.visible_to(by), rotation_id, lock=True)
     check_rotate(by, rotation.secret.endpoint)
-    _check_factor(factor_at)
+    proofs.check(purpose(rotation.secret.endpoint))
     if rotation.state != RotationState.PUBLISHED:
         raise Conflict("There is no old key to be deleted yet, or it is gone already.")
     rotation.confirmed_at = rotation.next_attempt_at = clock.now()

@@ -18,7 +18,7 @@ from credentials.models import Credential
 from tests.api.callers import Caller
 from tests.world import PASSWORD, World
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("proved")]
 
 FORGED = [
     {"X-Forwarded-For": "203.0.113.66"},

@@ -19,9 +19,9 @@ from audit import clock
 from broker.errors import InvalidInput, KeyturnError
 from tests.accessrequests.policies import govern, step
 from tests.api.callers import Caller
-from tests.world import World
+from tests.world import PROVED, World
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("proved")]
 
 HOSTILE = ["\x00", "a\x00@example.com", "x" * 100_000, "' OR 1=1 --", "‮reviewer"]
 
@@ -65,6 +65,7 @@ def test_hostile_text_is_refused_or_kept_and_never_breaks(
                 "request_id": request_.pk,
                 "verdict": Review.Verdict.APPROVE,
                 "models": [text],
+                "proofs": PROVED,
             },
         ),
         (
@@ -74,9 +75,18 @@ def test_hostile_text_is_refused_or_kept_and_never_breaks(
                 "request_id": request_.pk,
                 "verdict": Review.Verdict.DENY,
                 "reason": text,
+                "proofs": PROVED,
             },
         ),
-        (review_many, {"by": reviewer, "request_ids": [text], "verdict": Review.Verdict.APPROVE}),
+        (
+            review_many,
+            {
+                "by": reviewer,
+                "request_ids": [text],
+                "verdict": Review.Verdict.APPROVE,
+                "proofs": PROVED,
+            },
+        ),
     ]
     for verb, given in tries:
         try:
@@ -140,6 +150,7 @@ def test_moments_beyond_time_are_refused(
             request_id=request_.pk,
             verdict=Review.Verdict.APPROVE,
             starts_at=moment,
+            proofs=PROVED,
         )
     with pytest.raises(InvalidInput):
         note_absence(by=world.person(), starts_at=moment, ends_at=moment)

@@ -20,7 +20,7 @@ from credentials.models import Credential
 from credentials.states import CredentialState
 from endpoints.models import Endpoint
 from tests.servers import Servers
-from tests.world import World, unique
+from tests.world import PROVED, World, unique
 
 HOSTILE = {
     "a second line of the log": "x\r\n2026-01-01 00:00:00 INFO accounts admin signed in",
@@ -141,7 +141,7 @@ def test_what_is_hostile_is_minted_for_and_revoked_like_anything_else(
 ) -> None:
     reviewer = User.objects.get(memberships__group=hostile_request.profile.reviewers)
     grant = review_request(
-        by=reviewer, request_id=hostile_request.pk, verdict=Review.Verdict.APPROVE
+        by=reviewer, request_id=hostile_request.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED
     ).request.grant
     out = check_out(by=grant.holder, grant_id=grant.pk)
     held = servers.vault("POST", "auth/token/lookup", {"token": out.secret})["data"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from django.test import Client
 
-from accounts import factors
+from accounts import factors, stepup
 from accounts.models import Totp, User
 from audit.events import Event
 from audit.models import AuditEvent
@@ -69,7 +69,7 @@ def test_while_openbao_is_sealed_nothing_is_proved_or_set_up(
     answer = client.post("/step-up/", {"code": code(secret)})
     assert answer.status_code == 503
     assert answer["Retry-After"]
-    assert factors.PROVED_AT not in client.session
+    assert stepup.PROOFS not in client.session
     assert Totp.objects.get(person=user).failures == 0
     newcomer = Client()
     newcomer.force_login(world.person())

@@ -26,7 +26,7 @@ from notifications.kinds import Kind
 from notifications.models import Notification
 from tests.accessrequests.policies import govern, step
 from tests.invariants.races import at_once
-from tests.world import World, move
+from tests.world import PROVED, World, move
 
 APPROVE, DENY = Review.Verdict.APPROVE, Review.Verdict.DENY
 MINUTE, HOUR = dt.timedelta(minutes=1), dt.timedelta(hours=1)
@@ -70,7 +70,9 @@ def to(*groups: Any, **fields: Any) -> dict[str, Any]:
 
 
 def review(by: User, request: AccessRequest, verdict: Review.Verdict = APPROVE, **how: Any) -> Any:
-    return review_request(by=by, request_id=request.pk, verdict=verdict, reason="Because.", **how)
+    return review_request(
+        by=by, request_id=request.pk, verdict=verdict, reason="Because.", **how, proofs=PROVED
+    )
 
 
 # ── Escalation ──────────────────────────────────────────────────────────────────────────────────

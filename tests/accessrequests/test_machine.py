@@ -25,12 +25,14 @@ from accessrequests.models import Absence, AccessRequest, Grant, Review
 from accessrequests.policy.document import parse
 from accounts.actions import create_group, create_user, deactivate_user, join_group, leave_group
 from accounts.models import Group, User
+from accounts.stepup import NONE, Proofs
 from audit import clock
 from broker.errors import KeyturnError
 from credentials.actions import end_due_grants, end_grant
 from endpoints.actions import change, create_endpoint, create_profile
 from endpoints.models import AccessProfile, Endpoint
 from tests.accessrequests.oracle import CONDITIONS, Oracle
+from tests.world import PROVED, Proved
 
 pytestmark = pytest.mark.django_db
 
@@ -216,8 +218,8 @@ class Machine(RuleBasedStateMachine):
         rows = list(self.oracle.requests.values())
         return rows[number % len(rows)]
 
-    def factor(self, age: dt.timedelta | None) -> dt.datetime | None:
-        return None if age is None else clock.now() - age
+    def factor(self, age: dt.timedelta | None) -> Proofs:
+        return NONE if age is None else Proved(ago=age)
 
     # ── People ──────────────────────────────────────────────────────────────────────────────────
 
@@ -346,7 +348,7 @@ class Machine(RuleBasedStateMachine):
             profile_id=self.profiles[number % 3],
             justification="Ticket 4711.",
             starts_at=clock.now() + starts_in if starts_in is not None else None,
-            factor_at=self.factor(factor),
+            proofs=self.factor(factor),
             **ask,
         )
 
@@ -362,7 +364,7 @@ class Machine(RuleBasedStateMachine):
             by=self.person(name),
             profile_ids=[self.profiles[number % 3] for number in numbers],
             justification="Ticket 4711.",
-            factor_at=clock.now(),
+            proofs=PROVED,
             **ask,
         )
 
@@ -380,7 +382,7 @@ class Machine(RuleBasedStateMachine):
             ticket="T-1",
             duration=duration,
             break_glass=True,
-            factor_at=clock.now(),
+            proofs=PROVED,
         )
 
     @rule(
@@ -427,7 +429,7 @@ class Machine(RuleBasedStateMachine):
             duration=duration,
             models=models,
             extends=grant["id"],
-            factor_at=clock.now(),
+            proofs=PROVED,
         )
 
     @precondition(lambda self: self.oracle.requests)
@@ -466,7 +468,7 @@ class Machine(RuleBasedStateMachine):
             request_id=request["id"],
             verdict=Review.Verdict.DENY if deny else Review.Verdict.APPROVE,
             reason="No." if deny else "",
-            factor_at=self.factor(factor),
+            proofs=self.factor(factor),
             starts_at=clock.now() + starts_in if starts_in is not None else None,
             **narrow,
         )
@@ -479,7 +481,7 @@ class Machine(RuleBasedStateMachine):
             by=self.person(name),
             request_ids=[self.request_at(number)["id"] for number in numbers],
             verdict=Review.Verdict.APPROVE,
-            factor_at=clock.now(),
+            proofs=PROVED,
         )
 
     @precondition(lambda self: self.oracle.requests)

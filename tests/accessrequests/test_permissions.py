@@ -12,7 +12,7 @@ from accounts.models import User
 from broker.errors import Forbidden, SelfReview
 from endpoints import permissions as on_endpoints
 from endpoints.models import EmergencyStop, Endpoint
-from tests.world import World
+from tests.world import PROVED, World
 
 pytestmark = pytest.mark.django_db
 
@@ -85,7 +85,11 @@ def test_requests(scene: Scene) -> None:
 def test_who_decided_may_comment_though_they_decide_no_more(scene: Scene) -> None:
     reviewer = scene.people["reviewer"]
     review_request(
-        by=reviewer, request_id=scene.pending.pk, verdict=Review.Verdict.DENY, reason="No."
+        by=reviewer,
+        request_id=scene.pending.pk,
+        verdict=Review.Verdict.DENY,
+        reason="No.",
+        proofs=PROVED,
     )
     profile = scene.pending.profile
     profile.reviewers.memberships.filter(user=reviewer).delete()

@@ -11,7 +11,7 @@ from accessrequests.queue import waiting_for
 from accessrequests.routing import lay_routes, wait_at
 from accounts.models import User
 from audit import clock
-from tests.world import World, move
+from tests.world import PROVED, World, move
 
 pytestmark = pytest.mark.django_db
 
@@ -58,7 +58,9 @@ def test_what_one_asked_or_decided_or_what_lapsed_waits_no_more(world: World) ->
     decided = world.request(profile=profile)
     lapsed = world.request(profile=profile)
     assert queue(reviewer) == [decided, lapsed]
-    review_request(by=reviewer, request_id=decided.pk, verdict=Review.Verdict.APPROVE)
+    review_request(
+        by=reviewer, request_id=decided.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED
+    )
     move(lapsed, pending_until=dt.timedelta(days=-2))
     assert queue(reviewer) == []
 

@@ -28,7 +28,7 @@ from endpoints.models import AccessProfile
 from endpoints.scope import Scope
 from tests.api.callers import Caller, faults
 from tests.invariants.races import at_once
-from tests.world import World, move
+from tests.world import PROVED, World, move
 
 CEILING = {
     "models": ["demo-large", "demo-small"],
@@ -73,7 +73,7 @@ def ask(grant: Grant, by: User | None = None, **fields: Any) -> AccessRequest:
 
 
 def approve(request: AccessRequest, by: User, **less: Any) -> Review:
-    return review_request(by=by, request_id=request.pk, verdict=APPROVE, **less)
+    return review_request(by=by, request_id=request.pk, verdict=APPROVE, **less, proofs=PROVED)
 
 
 def held(grant: Grant) -> Scope:
@@ -181,7 +181,7 @@ def test_one_at_a_time(grant: Grant, reviewer: User) -> None:
     second = ask(grant)
     move(second, pending_until=dt.timedelta(days=-1))
     third = ask(grant)
-    review_request(by=reviewer, request_id=third.pk, verdict=DENY, reason="No.")
+    review_request(by=reviewer, request_id=third.pk, verdict=DENY, reason="No.", proofs=PROVED)
     assert ask(grant).state == RequestState.PENDING
     assert held(grant) == Scope.parse(HELD)
 
@@ -445,4 +445,4 @@ def test_by_the_api(grant: Grant, reviewer: User) -> None:
 @database
 def test_of_no_grant_that_one_may_not_see(grant: Grant, world: World) -> None:
     with pytest.raises(NotFound):
-        review_request(by=world.person(), request_id=ask(grant).pk, verdict=APPROVE)
+        review_request(by=world.person(), request_id=ask(grant).pk, verdict=APPROVE, proofs=PROVED)

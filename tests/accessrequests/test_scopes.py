@@ -15,7 +15,7 @@ from credentials.actions import check_out
 from endpoints.actions import change
 from endpoints.models import AccessProfile
 from endpoints.scope import Scope
-from tests.world import World
+from tests.world import PROVED, World
 
 pytestmark = pytest.mark.django_db
 
@@ -114,7 +114,9 @@ def test_any_tool_may_be_narrowed_to_some(world: World) -> None:
 
 
 def approve(request: AccessRequest, by: Any, **less: Any) -> Review:
-    return review_request(by=by, request_id=request.pk, verdict=Review.Verdict.APPROVE, **less)
+    return review_request(
+        by=by, request_id=request.pk, verdict=Review.Verdict.APPROVE, **less, proofs=PROVED
+    )
 
 
 @pytest.mark.parametrize(

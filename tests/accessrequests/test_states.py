@@ -22,7 +22,7 @@ from accessrequests.states import (
 from audit import clock
 from broker.errors import AlreadyDecided
 from credentials.actions import end_due_grants, end_grant
-from tests.world import World, move
+from tests.world import PROVED, World, move
 
 pytestmark = pytest.mark.django_db
 
@@ -32,12 +32,16 @@ pytestmark = pytest.mark.django_db
 
 def approve(request: AccessRequest, world: World) -> None:
     reviewer = world.person(request.profile.reviewers)
-    review_request(by=reviewer, request_id=request.pk, verdict=Review.Verdict.APPROVE)
+    review_request(
+        by=reviewer, request_id=request.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED
+    )
 
 
 def deny(request: AccessRequest, world: World) -> None:
     reviewer = world.person(request.profile.reviewers)
-    review_request(by=reviewer, request_id=request.pk, verdict=Review.Verdict.DENY, reason="No.")
+    review_request(
+        by=reviewer, request_id=request.pk, verdict=Review.Verdict.DENY, reason="No.", proofs=PROVED
+    )
 
 
 def cancel(request: AccessRequest, world: World) -> None:

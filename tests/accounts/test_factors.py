@@ -97,7 +97,7 @@ def secret(user: User, client: Client) -> bytes:
     secret = set_up(client)
     later(user)
     session = client.session
-    del session[factors.PROVED_AT], session[stepup.PROOFS]
+    del session[stepup.PROOFS]
     session.save()
     return secret
 
@@ -216,8 +216,7 @@ def test_a_change_takes_a_proof_for_it_of_the_last_five_minutes(
     assert f"for=factor%3A{user.pk}" in page
     for path in (FACTOR, SET_UP, REMOVE, CODES, PASSKEYS, PASSKEYS + "begin/"):
         answer = client.post(path, {"code": "123456"})
-        assert answer.status_code == 403, path
-        assert "Second factor needed" in answer.content.decode()
+        assert answer["Location"].startswith("/step-up/"), path
     new = factors.new_secret(by=user)
     right = code(factors.reveal(by=user, sealed=new))
     proofs = Proofs({purposes[what]: clock.now() - old}) if what else stepup.NONE
@@ -417,6 +416,7 @@ def asked(rf: RequestFactory, user: User) -> Callable[..., Any]:
     def ask(method: str, path: str, **headers: str) -> Any:
         request = rf.generic(method, path, headers=headers)
         request.user = user
+        request.session = {}  # type: ignore[assignment]
         request.htmx = HtmxDetails(request)  # type: ignore[attr-defined]
         return Problems(lambda _: None).process_exception(request, StepUpNeeded())  # type: ignore[arg-type,return-value]
 
@@ -442,11 +442,7 @@ def test_a_page_leads_there_and_back(asked: Callable[..., Any]) -> None:
 )
 def test_a_form_is_not_sent_again(asked: Callable[..., Any], referer: str, back: str) -> None:
     answer = asked("POST", "/requests/1/review/", Referer=referer)
-    assert answer.status_code == 403
-    html = answer.content.decode()
-    assert f'href="/step-up/?next={back}"' in html
-    assert "Prove it" in html
-    assert "<form" not in html
+    assert (answer.status_code, answer["Location"]) == (302, f"/step-up/?next={back}")
 
 
 def test_a_part_of_a_page_leads_the_whole_page_there(asked: Callable[..., Any]) -> None:

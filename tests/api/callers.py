@@ -7,9 +7,9 @@ from django.conf import settings
 from django.test import Client
 
 from accounts.actions import create_token
-from accounts.factors import PROVED_AT
 from accounts.models import User
-from audit import clock
+from accounts.stepup import Purpose
+from tests.world import prove
 
 CSRF = "c" * 32
 
@@ -29,11 +29,9 @@ class Caller:
             _, text = create_token(by=user, owner=user, name="script")
             self.headers = {"Authorization": f"Bearer {text}"}
 
-    def prove(self) -> None:
-        """Let this session have proved a second factor just now."""
-        session = self.client.session
-        session[PROVED_AT] = clock.now().isoformat()
-        session.save()
+    def prove(self, *purposes: Purpose) -> None:
+        """Let this session have proved a second factor for these just now."""
+        prove(self.client, *purposes)
 
     def get(self, path: str, **query: Any) -> Any:
         return self.client.get(f"/api/v1/{path}", query, headers=self.headers)

@@ -29,7 +29,7 @@ from notifications.kinds import Kind
 from notifications.models import Notification
 from notifications.outbox import notify
 from tests.api.callers import Caller, problem
-from tests.world import PROVED, World, prove
+from tests.world import PROVED, World, reviewing
 
 pytestmark = pytest.mark.django_db
 
@@ -68,6 +68,21 @@ class Scene:
             slug=self.grant.request.profile.endpoint.slug,
         )
 
+    def purposes(self) -> list[Purpose]:
+        """All that a session here may have to prove."""
+        profile = self.grant.request.profile
+        return [
+            *reviewing(self.pending),
+            Purpose(Action.ASK, str(profile.pk)),
+            Purpose(Action.CHECK_OUT, str(self.grant.pk)),
+            Purpose(Action.STOP, str(profile.endpoint.pk)),
+            Purpose(Action.LIFT, str(self.stop.pk)),
+            Purpose(Action.ROTATE, str(profile.endpoint.pk)),
+            Purpose(Action.ENDPOINT, str(profile.endpoint.pk)),
+            Purpose(Action.POLICY, self.policy.slug),
+            Purpose(Action.CHANGE, str(self.change.pk)),
+        ]
+
 
 @pytest.fixture(scope="module")
 def scene(committed_once: None, world: World) -> Scene:
@@ -104,7 +119,7 @@ def scene(committed_once: None, world: World) -> Scene:
         notification,
         world.policy(profile=profile),
         note_absence(by=holder, ends_at=clock.now() + dt.timedelta(days=1)),
-        stop(by=another.owner, endpoint=another, reason="Its key leaked.", factor_at=clock.now()),
+        stop(by=another.owner, endpoint=another, reason="Its key leaked.", proofs=PROVED),
         change,
         world.person(profile.reviewers),
         {
@@ -207,6 +222,7 @@ IN_PERSON = {
     (WRITE, "stops/"),
     (WRITE, "stops/{stop}/lift/"),
     (WRITE, "endpoints/{endpoint}/rotate/"),
+    (WRITE, "endpoints/{slug}/prices/"),
 }
 
 
@@ -285,12 +301,7 @@ def test_who_may_do_what(method: str, template: str, how: str, scene: Scene) -> 
         with undone():
             caller = Caller(user, how)
             if how == "session":
-                caller.prove()
-                purposes = (
-                    (Action.CHANGE, str(scene.change.pk)),
-                    (Action.POLICY, scene.policy.slug),
-                )
-                prove(caller.client, *(Purpose(*each) for each in purposes))
+                caller.prove(*scene.purposes())
             answer = (
                 caller.get(path)
                 if method == READ

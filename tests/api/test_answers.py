@@ -23,9 +23,9 @@ from broker.reference import resources
 from credentials.actions import check_out
 from tests.api.callers import Caller, faults, problem
 from tests.servers import Servers
-from tests.world import World, move
+from tests.world import PROVED, World, move
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("proved")]
 
 LISTS = ["endpoints", "profiles", "requests", "grants", "credentials", "audit/events"]
 
@@ -160,7 +160,7 @@ def test_a_filter_that_cannot_be_is_named(name: str, query: dict[str, str], call
 def test_a_decided_request_says_who_and_when(world: World) -> None:
     request = world.request()
     one, two = (world.person(request.profile.reviewers) for _ in range(2))
-    review_request(by=one, request_id=request.pk, verdict=Review.Verdict.APPROVE)
+    review_request(by=one, request_id=request.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED)
     body = {"verdict": "deny", "reason": "Too late."}
     told = problem(
         Caller(two).post(f"requests/{request.pk}/reviews/", body), 409, "already-decided"

@@ -10,14 +10,14 @@ from django.test.utils import CaptureQueriesContext
 
 from accessrequests.actions import file_request, review_request
 from accessrequests.models import AccessRequest, Comment, Grant, HandOver, Review, Route
-from accounts.factors import PROVED_AT
+from accounts.stepup import Action, Purpose
 from audit import clock
 from audit.ids import new_id
 from audit.models import AuditEvent
 from endpoints.models import AccessProfile
 from notifications.models import Notification
 from tests.api.callers import Caller, faults, problem
-from tests.world import World
+from tests.world import PROVED, World
 
 pytestmark = pytest.mark.django_db
 
@@ -83,7 +83,9 @@ def test_a_request_tells_all_of_its_way(
     assert filed["ticket"] == "INC-1"
     assert [filed["automatic"], filed["break_glass"]] == [False, False]
     assert [filed["extends"], filed["together"], filed["review_owed"]] == [None, None, None]
-    review_request(by=reviewer, request_id=filed["id"], verdict=Review.Verdict.APPROVE)
+    review_request(
+        by=reviewer, request_id=filed["id"], verdict=Review.Verdict.APPROVE, proofs=PROVED
+    )
     shown = caller.get(f"requests/{filed['id']}/").json()
     assert (shown["state"], shown["waits_for"]) == ("approved", [])
     assert shown["steps"][0]["state"] == "approved"
@@ -101,7 +103,7 @@ def test_whoever_has_approved_is_not_waited_for(
     one, two = world.person(profile.reviewers), world.person(profile.reviewers)
     filed = caller.post("requests/", body).json()
     assert {one.email, two.email} < set(filed["waits_for"])
-    review_request(by=one, request_id=filed["id"], verdict=Review.Verdict.APPROVE)
+    review_request(by=one, request_id=filed["id"], verdict=Review.Verdict.APPROVE, proofs=PROVED)
     shown = caller.get(f"requests/{filed['id']}/").json()
     assert one.email not in shown["waits_for"]
     assert two.email in shown["waits_for"]
@@ -130,11 +132,18 @@ def test_steps_tell_where_they_are(
         by=profile.reviewers.members.get(),
         request_id=filed["id"],
         verdict=Review.Verdict.APPROVE,
+        proofs=PROVED,
     )
     shown = caller.get(f"requests/{filed['id']}/").json()
     assert [step["state"] for step in shown["steps"]] == ["approved", "skipped", "waiting"]
     assert shown["waits_for"] == [owner.email]
-    review_request(by=owner, request_id=filed["id"], verdict=Review.Verdict.DENY, reason="Not now.")
+    review_request(
+        by=owner,
+        request_id=filed["id"],
+        verdict=Review.Verdict.DENY,
+        reason="Not now.",
+        proofs=PROVED,
+    )
     shown = caller.get(f"requests/{filed['id']}/").json()
     assert [step["state"] for step in shown["steps"]] == ["approved", "skipped", "denied"]
     assert shown["waits_for"] == []
@@ -203,6 +212,7 @@ def test_an_extension_follows_its_grant(
         by=world.person(profile.reviewers),
         request_id=filed["id"],
         verdict=Review.Verdict.APPROVE,
+        proofs=PROVED,
     )
     [follows] = caller.get("grants/", extends=str(grant.pk)).json()["results"]
     assert (follows["extends"], follows["state"]) == (str(grant.pk), "scheduled")
@@ -226,9 +236,7 @@ def test_a_second_factor_that_is_asked_for(
     problem(caller.post("requests/", body), 403, "step-up-needed")
     there = Caller(caller.user)
     problem(there.post("requests/", body), 403, "step-up-needed")
-    session = there.client.session
-    session[PROVED_AT] = clock.now().isoformat()
-    session.save()
+    there.prove(Purpose(Action.ASK, str(profile.pk)))
     assert there.post("requests/", body).status_code == 201
     caller.client.cookies = there.client.cookies
     problem(caller.post("requests/", body), 403, "step-up-needed")

@@ -10,17 +10,16 @@ from django.test.utils import CaptureQueriesContext
 from accessrequests.actions import cancel_request, review_request
 from accessrequests.models import AccessRequest, Review
 from accessrequests.states import RequestState
-from accounts.factors import PROVED_AT
 from accounts.models import User
 from audit import clock
 from audit.events import Event
 from audit.ids import new_id
 from audit.models import AuditEvent
 from endpoints.models import AccessProfile
-from tests.api.callers import Caller, faults, problem
-from tests.world import World
+from tests.api.callers import Caller, faults
+from tests.world import PROVED, World
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("proved")]
 
 
 @pytest.fixture
@@ -82,19 +81,6 @@ def test_never_more_is_approved_than_was_asked_for(
     assert not pending.reviews.exists()
 
 
-def test_a_second_factor_that_reviewers_need(
-    world: World, profile: AccessProfile, reviewer: Caller
-) -> None:
-    world.policy(profile=profile, limits={"reviewer_factor_age": "PT15M"})
-    pending = world.request(profile=profile)
-    path, body = f"requests/{pending.pk}/reviews/", {"verdict": "approve"}
-    problem(reviewer.post(path, body), 403, "step-up-needed")
-    session = reviewer.client.session
-    session[PROVED_AT] = clock.now().isoformat()
-    session.save()
-    assert reviewer.post(path, body).status_code == 201
-
-
 # Several at once
 
 
@@ -110,6 +96,7 @@ def test_each_of_several_is_decided_or_refused_by_itself(
         request_id=lost.pk,
         verdict=Review.Verdict.DENY,
         reason="Too long.",
+        proofs=PROVED,
     )
     cancel_request(by=gone.requester, request_id=gone.pk)
     two_needed = world.profile(reviewers=profile.reviewers)
@@ -288,8 +275,10 @@ def test_what_one_decided_and_what_others_did(
 ) -> None:
     mine, theirs, waiting = (world.request(profile=profile) for _ in range(3))
     approve = Review.Verdict.APPROVE
-    review_request(by=user_of(reviewer), request_id=mine.pk, verdict=approve)
-    review_request(by=world.person(profile.reviewers), request_id=theirs.pk, verdict=approve)
+    review_request(by=user_of(reviewer), request_id=mine.pk, verdict=approve, proofs=PROVED)
+    review_request(
+        by=world.person(profile.reviewers), request_id=theirs.pk, verdict=approve, proofs=PROVED
+    )
 
     def ids(**query: str) -> list[str]:
         answer = reviewer.get("approvals/decided/", **query)

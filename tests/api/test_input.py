@@ -14,7 +14,7 @@ from endpoints.models import AccessProfile
 from tests.api.callers import Caller, faults, problem
 from tests.world import World
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("proved")]
 
 MISSING = object()
 

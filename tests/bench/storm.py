@@ -29,7 +29,7 @@ from tests.bench.passes import say
 from tests.bench.report import table, write
 from tests.conftest import running_gateway, running_worker
 from tests.servers import Servers
-from tests.world import World
+from tests.world import PROVED, World
 
 pytestmark = pytest.mark.usefixtures("committed")
 
@@ -223,7 +223,7 @@ def _ended(world: World, gateway: str, minting: float, *, at_once: bool) -> Figu
     def storm() -> None:
         if at_once:
             owner = endpoint.owner
-            end_all(by=owner, endpoint=endpoint, reason="Bench.", factor_at=clock.now())
+            end_all(by=owner, endpoint=endpoint, reason="Bench.", proofs=PROVED)
             began = time.monotonic()
         else:
             left = (ends_at - clock.now()).total_seconds()

@@ -9,7 +9,7 @@ from accessrequests.actions import file_request, note_absence, review_request
 from accessrequests.models import AccessRequest, Grant, Review
 from accounts.models import User
 from endpoints.models import AccessProfile
-from tests.world import PASSWORD, World
+from tests.world import PASSWORD, PROVED, World
 
 HOUR = dt.timedelta(hours=1)
 
@@ -114,7 +114,9 @@ def holdings(at: Stage) -> Holdings:
         )
 
     extending = ask(at.plain, "Evaluate the release against the reference set.")
-    review_request(by=at.ben, request_id=extending.pk, verdict=Review.Verdict.APPROVE)
+    review_request(
+        by=at.ben, request_id=extending.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED
+    )
     ask(
         at.plain,
         "Two cases are left.",
@@ -138,7 +140,7 @@ def holdings(at: Stage) -> Holdings:
         ticket="OPS-88214",
         duration=2 * HOUR,
     )
-    review_request(by=at.ben, request_id=second.pk, verdict=Review.Verdict.APPROVE)
+    review_request(by=at.ben, request_id=second.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED)
     note_absence(by=at.ana, ends_at=later, delegate=at.ben.email, note="The sea.")
     return Holdings(Grant.objects.get(request=extending), extended, scheduled, glass, second)
 

@@ -15,7 +15,7 @@ from endpoints.models import Endpoint
 from gateway.models import Process, UpstreamHealth
 from tests.accounts.authenticator import authenticator
 from tests.gateway.using import call, refused, used
-from tests.world import PASSWORD, World
+from tests.world import PASSWORD, PROVED, World
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Inside:
 
 def close_all(*, by: User) -> None:
     """Let nobody be in."""
-    end_all(by=by, endpoint=None, reason="The next scene.", factor_at=clock.now())
+    end_all(by=by, endpoint=None, reason="The next scene.", proofs=PROVED)
     while end_due_grants():
         pass
     Process.objects.all().delete()

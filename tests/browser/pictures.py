@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from audit import clock
 from credentials.actions import alert_stuck
 from credentials.models import Credential, Reconciliation
 from credentials.stopping import lift
@@ -30,7 +29,7 @@ from tests.browser.scene import PASSWORD, Scene, afternoon, build
 from tests.credentials.owing import gone
 from tests.servers import Servers
 from tests.world import PASSWORD as WORLD_PASSWORD
-from tests.world import UPSTREAM_KEY, World
+from tests.world import PROVED, UPSTREAM_KEY, World
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "build" / "pictures"
@@ -231,7 +230,7 @@ def test_pictures_of_live_access(
     ana.go(f"/endpoints/{at.endpoint.slug}/")
     _snap(ana, "endpoint-stopped", size, theme)
     row = EmergencyStop.objects.in_force().get()
-    lift(by=at.chidi, stop_id=row.pk, factor_at=clock.now())
+    lift(by=at.chidi, stop_id=row.pk, proofs=PROVED)
     _keep_small(size, theme)
 
 

@@ -22,6 +22,7 @@ from broker.demo import data
 from credentials.actions import check_out, end_grant
 from endpoints.actions import create_endpoint, create_profile
 from endpoints.models import AccessProfile
+from tests.world import PROVED
 
 PASSWORD = data.PASSWORD
 
@@ -78,6 +79,7 @@ def _grant(by: User, reviewer: User, profile: AccessProfile, why: str, **asked: 
         request_id=request.pk,
         verdict=Review.Verdict.APPROVE,
         reason="Go ahead; tell me what you find.",
+        proofs=PROVED,
     )
     grant: Grant = Grant.objects.get(request=request)
     return grant
@@ -173,6 +175,7 @@ def build() -> Scene:
         request_id=denied.pk,
         verdict=Review.Verdict.DENY,
         reason="Replay it with the embed model first; 30 minutes should do.",
+        proofs=PROVED,
     )
     fresh = _grant(
         ana,
@@ -281,6 +284,7 @@ def _more_to_decide(
         request_id=queue.pop().pk,
         verdict=Review.Verdict.DENY,
         reason="The handbook has salaries in it; take the public one.",
+        proofs=PROVED,
     )
     return owed
 

@@ -13,7 +13,7 @@ from accessrequests.models import AccessRequest, Grant
 from notifications.kinds import Kind
 from notifications.outbox import notify
 from tests.browser.conftest import Visitor
-from tests.world import PASSWORD, World
+from tests.world import PASSWORD, PROVED, World
 
 Visit = Callable[..., Visitor]
 
@@ -155,7 +155,7 @@ def test_a_decision_that_lost_the_race(visit: Visit, people: dict[str, Any], wor
     ben = visit()
     page = ben.sign_in(people["ben"])
     ben.go("/approvals/")
-    review_request(by=dana, request_id=row.pk, verdict=Review.Verdict.APPROVE)
+    review_request(by=dana, request_id=row.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED)
     page.get_by_role("button", name=re.compile("^Approve")).click()
     expect(page.get_by_role("status").first).to_contain_text("Already approved by Dana Levi")
     expect(page.get_by_role("main")).to_contain_text("Nothing waits for you")
@@ -417,7 +417,7 @@ def test_what_is_typed_and_selected_outlives_an_update(
     ben.go("/approvals/")
     page.locator(f"#t-{rows[1].pk}").check()
     page.get_by_label("Reason").fill("Because")
-    review_request(by=dana, request_id=rows[0].pk, verdict=Review.Verdict.APPROVE)
+    review_request(by=dana, request_id=rows[0].pk, verdict=Review.Verdict.APPROVE, proofs=PROVED)
     page.clock.fast_forward(16_000)
     expect(page.locator(f"#q-{rows[0].pk}")).to_have_count(0)
     expect(page.locator("#detail-news")).to_contain_text("approved by Dana Levi")

@@ -15,7 +15,7 @@ from notifications.kinds import Kind
 from notifications.outbox import notify
 from tests.accounts.authenticator import code
 from tests.browser.conftest import Visitor
-from tests.world import PASSWORD, World
+from tests.world import PASSWORD, PROVED, World
 
 
 @pytest.fixture
@@ -44,8 +44,10 @@ def pages(world: World, committed: None) -> tuple[Any, Any, dict[str, str]]:
     waiting = world.request(profile=other, reviewer=ben)
     told(ana, pending)
     by_me, by_ben = (world.request(profile=other, reviewer=ben) for _ in range(2))
-    review_request(by=ana, request_id=by_me.pk, verdict=Review.Verdict.APPROVE)
-    review_request(by=ben, request_id=by_ben.pk, verdict=Review.Verdict.DENY, reason="No.")
+    review_request(by=ana, request_id=by_me.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED)
+    review_request(
+        by=ben, request_id=by_ben.pk, verdict=Review.Verdict.DENY, reason="No.", proofs=PROVED
+    )
     comment(by=ben, request_id=waiting.pk, text="What for?", kind=Comment.Kind.QUESTION)
     hand_over(by=ben, request_id=waiting.pk, to=ana.email, note="Yours.")
     policy = world.policy(profile=profile)

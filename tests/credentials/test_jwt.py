@@ -38,7 +38,7 @@ from credentials.stopping import stop
 from endpoints.kinds import Revocation
 from tests.invariants.races import at_once
 from tests.servers import Servers
-from tests.world import World, move
+from tests.world import PROVED, World, move
 
 MINUTES = dt.timedelta(minutes=1)
 
@@ -322,7 +322,7 @@ def test_what_a_check_out_needs_a_refresh_needs_too(how: str, grant: Grant) -> N
     out = check_out(by=grant.holder, grant_id=grant.pk)
     match how:
         case "a stop":
-            stop(by=endpoint.owner, endpoint=endpoint, reason="!", factor_at=clock.now())
+            stop(by=endpoint.owner, endpoint=endpoint, reason="!", proofs=PROVED)
         case "a lost group":
             group = grant.request.profile.requesters
             leave_group(by=None, user=grant.holder, group=group)

@@ -33,7 +33,7 @@ from endpoints.actions import retire_endpoint
 from tests.conftest import running_worker
 from tests.invariants.target import token_of
 from tests.servers import Servers
-from tests.world import World
+from tests.world import PROVED, World
 
 pytestmark = pytest.mark.usefixtures("committed")
 
@@ -81,10 +81,10 @@ def endpoint_retired(world: World) -> tuple[Grant, Callable[[], object], EndReas
 def endpoint_stopped(world: World) -> tuple[Grant, Callable[[], object], EndReason]:
     grant = world.grant()
     endpoint = grant.request.profile.endpoint
-    owner, now = endpoint.owner, clock.now()
+    owner = endpoint.owner
     return (
         grant,
-        lambda: stop(by=owner, endpoint=endpoint, reason="It leaks.", factor_at=now),
+        lambda: stop(by=owner, endpoint=endpoint, reason="It leaks.", proofs=PROVED),
         EndReason.EMERGENCY_STOP,
     )
 
@@ -92,10 +92,9 @@ def endpoint_stopped(world: World) -> tuple[Grant, Callable[[], object], EndReas
 def everything_ended(world: World) -> tuple[Grant, Callable[[], object], EndReason]:
     grant = world.grant()
     admin = world.person(is_administrator=True)
-    now = clock.now()
     return (
         grant,
-        lambda: end_all(by=admin, endpoint=None, reason="All of it.", factor_at=now),
+        lambda: end_all(by=admin, endpoint=None, reason="All of it.", proofs=PROVED),
         EndReason.EMERGENCY_STOP,
     )
 

@@ -38,7 +38,7 @@ from notifications.models import Notification
 from tests.conftest import RunningGateway
 from tests.credentials import provided
 from tests.upstream import Upstream
-from tests.world import World
+from tests.world import PROVED, Proved, World
 
 Role = Callable[[str], AbstractContextManager[None]]
 
@@ -444,7 +444,7 @@ def test_an_owner_rotates_by_hand_and_is_not_believed_unseen(
     world: World, upstream: Upstream, work: Callable[[], int], role: Role
 ) -> None:
     endpoint = world.endpoint()
-    owner, fresh = endpoint.owner, clock.now()
+    owner = endpoint.owner
     upstream.keys |= {"sk-hand-old", "sk-hand-new"}
     store_upstream_key(by=None, endpoint=endpoint, key="sk-hand-old")
     report_leak(by=owner, endpoint=endpoint, reason="It was in a screenshot.")
@@ -463,7 +463,7 @@ def test_an_owner_rotates_by_hand_and_is_not_believed_unseen(
         return rotation
 
     def enter(key: str) -> None:
-        enter_key(by=owner, endpoint=endpoint, key=key, factor_at=fresh)
+        enter_key(by=owner, endpoint=endpoint, key=key, proofs=PROVED)
 
     assert look().waits_for.startswith("the owner to make a new key")
     enter("sk-hand-old")
@@ -478,7 +478,7 @@ def test_an_owner_rotates_by_hand_and_is_not_believed_unseen(
     assert asked.unread().count() == 2, "and asks for the second half"
 
     def confirm() -> None:
-        confirm_retired(by=owner, rotation_id=rotation.pk, factor_at=fresh)
+        confirm_retired(by=owner, rotation_id=rotation.pk, proofs=PROVED)
 
     confirm()
     assert look().last_error == "The endpoint still takes the old key."
@@ -532,16 +532,16 @@ def test_who_may_rotate_report_and_store(
     endpoint = profile.endpoint
     owner, admin = endpoint.owner, world.person(is_administrator=True)
     holder, stranger = world.person(profile.requesters), world.person()
-    fresh, stale = clock.now(), clock.now() - dt.timedelta(hours=1)
+    stale = Proved(ago=dt.timedelta(hours=1))
 
     for verb in (
-        lambda by, at: rotate(by=by, endpoint=endpoint, factor_at=at),
-        lambda by, at: enter_key(by=by, endpoint=endpoint, key="sk-x", factor_at=at),
+        lambda by, said: rotate(by=by, endpoint=endpoint, proofs=said),
+        lambda by, said: enter_key(by=by, endpoint=endpoint, key="sk-x", proofs=said),
     ):
         with pytest.raises(NotFound):
-            verb(stranger, fresh)
+            verb(stranger, PROVED)
         with pytest.raises(Forbidden, match="Only its owner and administrators"):
-            verb(holder, fresh)
+            verb(holder, PROVED)
         for who in (owner, admin):
             with pytest.raises(StepUpNeeded):
                 verb(who, stale)
@@ -550,9 +550,7 @@ def test_who_may_rotate_report_and_store(
     with pytest.raises(InvalidInput):
         report_leak(by=holder, endpoint=endpoint, reason=" ")
     with pytest.raises(Forbidden):
-        report_leak(
-            by=holder, endpoint=endpoint, reason="It leaked.", stop_it=True, factor_at=fresh
-        )
+        report_leak(by=holder, endpoint=endpoint, reason="It leaked.", stop_it=True, proofs=PROVED)
     assert not Rotation.objects.filter(secret__endpoint=endpoint).exists()
 
     report_leak(by=holder, endpoint=endpoint, reason="It is in a public repository.")
@@ -563,15 +561,15 @@ def test_who_may_rotate_report_and_store(
     assert told[0].quote == "It is in a public repository."
     event = AuditEvent.objects.get(event=Event.SECRET_LEAKED, subject_id=endpoint.pk)
     assert event.data["reason"] == "It is in a public repository."
-    report_leak(by=owner, endpoint=endpoint, reason="I see it too.", stop_it=True, factor_at=fresh)
+    report_leak(by=owner, endpoint=endpoint, reason="I see it too.", stop_it=True, proofs=PROVED)
     assert EmergencyStop.objects.in_force().filter(endpoint=endpoint).exists()
     assert Rotation.objects.filter(secret__endpoint=endpoint).count() == 1
     with pytest.raises(Conflict, match="being rotated since"):
-        rotate(by=owner, endpoint=endpoint, factor_at=fresh)
+        rotate(by=owner, endpoint=endpoint, proofs=PROVED)
     with pytest.raises(NotFound):
-        confirm_retired(by=holder, rotation_id=rotation.pk, factor_at=fresh)
+        confirm_retired(by=holder, rotation_id=rotation.pk, proofs=PROVED)
     with pytest.raises(Conflict, match="no old key"):
-        confirm_retired(by=owner, rotation_id=rotation.pk, factor_at=fresh)
+        confirm_retired(by=owner, rotation_id=rotation.pk, proofs=PROVED)
 
 
 @pytest.mark.django_db

@@ -22,7 +22,7 @@ from endpoints.kinds import Revocation
 from endpoints.models import AccessProfile
 from tests.servers import Servers
 from tests.upstream import Upstream
-from tests.world import World
+from tests.world import PROVED, World
 
 pytestmark = pytest.mark.usefixtures("committed")
 
@@ -176,11 +176,11 @@ def test_from_the_command_that_stores_it_to_the_rotation_that_ends_it(
 
     enter("sk-static-new")
     rotate()
-    confirm_retired(by=owner, rotation_id=rotation.pk, factor_at=clock.now())
+    confirm_retired(by=owner, rotation_id=rotation.pk, proofs=PROVED)
     rotate()
     assert {row.state for row in look_all(grant, sweep)} == {CredentialState.REVOKING}
     upstream.keys.discard("sk-static-old")
-    confirm_retired(by=owner, rotation_id=rotation.pk, factor_at=clock.now())
+    confirm_retired(by=owner, rotation_id=rotation.pk, proofs=PROVED)
     rotate()
     rows = look_all(grant, sweep)
     assert [row.state for row in rows] == [CredentialState.REVOKED] * 2

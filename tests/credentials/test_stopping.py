@@ -10,6 +10,7 @@ from accessrequests.actions import file_request, preview_request, review_request
 from accessrequests.models import Grant, Review
 from accessrequests.states import EndReason, RequestState
 from accounts.models import User
+from accounts.stepup import NONE, Proofs
 from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
@@ -32,18 +33,18 @@ from endpoints.models import EmergencyStop, Endpoint
 from notifications.kinds import Kind
 from notifications.models import Notification
 from tests.invariants.races import at_once
-from tests.world import World, move
+from tests.world import PROVED, Proved, World, move
 
 WHY = "Its key is in a public repository."
 
 
 def declare(by: User, endpoint: Endpoint | None, verb: Any = stop) -> EmergencyStop:
-    row: EmergencyStop = verb(by=by, endpoint=endpoint, reason=WHY, factor_at=clock.now())
+    row: EmergencyStop = verb(by=by, endpoint=endpoint, reason=WHY, proofs=PROVED)
     return row
 
 
 def raise_stop(row: EmergencyStop, by: User) -> EmergencyStop:
-    return lift(by=by, stop_id=row.pk, factor_at=clock.now())
+    return lift(by=by, stop_id=row.pk, proofs=PROVED)
 
 
 def nothing_else_due() -> None:
@@ -147,7 +148,9 @@ def test_an_extension_goes_with_what_it_extends(world: World) -> None:
         extends=grant.pk,
     )
     reviewer = world.person(grant.request.profile.reviewers)
-    review_request(by=reviewer, request_id=request.pk, verdict=Review.Verdict.APPROVE)
+    review_request(
+        by=reviewer, request_id=request.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED
+    )
     declare(endpoint_of(grant).owner, endpoint_of(grant))
     end_due_grants()
     assert not Grant.objects.filter(holder=grant.holder, ended_at=None).exists()
@@ -230,16 +233,17 @@ def test_what_an_administrator_stopped_its_owner_does_not_open(world: World) -> 
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("age", [None, dt.timedelta(minutes=6)], ids=["never", "too old"])
-def test_it_takes_a_fresh_second_factor(age: dt.timedelta | None, world: World) -> None:
+@pytest.mark.parametrize(
+    "proofs", [NONE, Proved(ago=dt.timedelta(minutes=6))], ids=["never", "too old"]
+)
+def test_it_takes_a_fresh_second_factor(proofs: Proofs, world: World) -> None:
     endpoint = world.endpoint(with_key=False)
-    proof = clock.now() - age if age else None
     for verb in (stop, end_all):
         with pytest.raises(StepUpNeeded):
-            verb(by=endpoint.owner, endpoint=endpoint, reason=WHY, factor_at=proof)
+            verb(by=endpoint.owner, endpoint=endpoint, reason=WHY, proofs=proofs)
     row = declare(endpoint.owner, endpoint)
     with pytest.raises(StepUpNeeded):
-        lift(by=endpoint.owner, stop_id=row.pk, factor_at=proof)
+        lift(by=endpoint.owner, stop_id=row.pk, proofs=proofs)
 
 
 @pytest.mark.django_db
@@ -247,7 +251,7 @@ def test_it_takes_a_fresh_second_factor(age: dt.timedelta | None, world: World) 
 def test_it_takes_a_reason(reason: str, world: World) -> None:
     endpoint = world.endpoint(with_key=False)
     with pytest.raises(InvalidInput):
-        stop(by=endpoint.owner, endpoint=endpoint, reason=reason, factor_at=clock.now())
+        stop(by=endpoint.owner, endpoint=endpoint, reason=reason, proofs=PROVED)
 
 
 @pytest.mark.django_db
@@ -307,7 +311,9 @@ def test_a_stop_that_races_check_outs_and_approvals_leaves_nothing_live(world: W
     calls: list[Any] = [lambda: declare(owner, profile.endpoint)] * 2
     calls += [lambda g=g: check_out(by=g.holder, grant_id=g.pk) for g in grants]
     calls += [
-        lambda r=r: review_request(by=reviewer, request_id=r.pk, verdict=Review.Verdict.APPROVE)
+        lambda r=r: review_request(
+            by=reviewer, request_id=r.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED
+        )
         for r in pending
     ]
     outcomes = at_once(calls)

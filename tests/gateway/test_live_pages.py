@@ -10,10 +10,11 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from accessrequests.models import Grant
-from accounts.factors import PROVED_AT
 from accounts.models import User
+from accounts.stepup import Action, Purpose
 from audit import clock
 from broker.errors import InvalidInput
+from credentials import stopping
 from credentials.actions import check_out
 from endpoints.actions import set_price
 from endpoints.models import EmergencyStop, ModelPrice
@@ -23,18 +24,16 @@ from gateway.retention import drop_old_calls
 from gateway.usage import Spent
 from tests.api.callers import Caller, problem
 from tests.gateway.using import call, refused, used
-from tests.world import World
+from tests.world import PROVED, World, prove
 
 pytestmark = pytest.mark.django_db
 
 
-def browser(user: User, *, proved: bool = False) -> Client:
+def browser(user: User, *purposes: Purpose) -> Client:
+    """A session of this person, who has proved a second factor for these just now."""
     client = Client()
     client.force_login(user)
-    if proved:
-        session = client.session
-        session[PROVED_AT] = clock.now().isoformat()
-        session.save()
+    prove(client, *purposes)
     return client
 
 
@@ -154,7 +153,7 @@ def test_stopping_and_lifting_by_page(world: World, grant: Grant) -> None:
     first = browser(endpoint.owner).get(page)
     assert first.status_code == 302
     assert first["Location"].startswith("/step-up/?next=%2Flive%2Fstop%2F")
-    client = browser(endpoint.owner, proved=True)
+    client = browser(endpoint.owner, stopping.purpose(endpoint))
     assert "1 live grant of 1 person would end now" in text_of(client.get(page))
     assert client.post(page, {"how": "stop"}).status_code == 400
     assert not endpoint.stops.exists()
@@ -169,6 +168,7 @@ def test_stopping_and_lifting_by_page(world: World, grant: Grant) -> None:
         assert (f"/live/stops/{row.pk}/" in said) == (who == endpoint.owner)
     stale = browser(endpoint.owner).post(f"/live/stops/{row.pk}/lift/")
     assert stale.status_code == 403
+    prove(client, Purpose(Action.LIFT, str(row.pk)))
     assert client.post(f"/live/stops/{row.pk}/lift/").status_code == 302
     row.refresh_from_db()
     assert row.lifted_by == endpoint.owner
@@ -181,10 +181,10 @@ def test_an_owner_of_another_endpoint_stops_nothing(world: World, grant: Grant) 
     slug = endpoint.slug
     attacker = world.endpoint(with_key=False).owner
     body = {"how": "stop", "reason": "Mine now."}
-    client = browser(attacker, proved=True)
+    client = browser(attacker, stopping.purpose(endpoint), stopping.purpose(None))
     assert client.post(f"/live/stop/?endpoint={slug}", body).status_code == 404
     assert client.post("/live/stop/", body).status_code == 403
-    holder = browser(grant.holder, proved=True)
+    holder = browser(grant.holder, stopping.purpose(endpoint))
     assert holder.post(f"/live/stop/?endpoint={slug}", body).status_code == 403
     assert not EmergencyStop.objects.filter(stopped_by__in=[attacker, grant.holder]).exists()
     assert not endpoint.stops.exists()
@@ -196,7 +196,7 @@ def test_the_api_stops_with_a_fresh_factor_and_names_what_it_stops(
     admin = Caller(world.person(is_administrator=True))
     body = {"endpoint": None, "reason": "All keys leaked."}
     problem(admin.post("stops/", body), 403, "step-up-needed")
-    admin.prove()
+    admin.prove(stopping.purpose(None))
     problem(admin.post("stops/", {"reason": "All keys leaked."}), 400, "invalid-input")
     made = admin.post("stops/", body)
     assert made.status_code == 201
@@ -367,7 +367,7 @@ def price(endpoint: Any, by: User | None = None, **fields: Any) -> ModelPrice:
         "input_price": Decimal("0.15"),
         "output_price": Decimal("0.6"),
     }
-    return set_price(by=by or endpoint.owner, endpoint=endpoint, **usual | fields)
+    return set_price(by=by or endpoint.owner, endpoint=endpoint, proofs=PROVED, **usual | fields)
 
 
 def test_prices_are_kept_as_history(world: World) -> None:
@@ -409,7 +409,8 @@ def test_prices_by_page(world: World) -> None:
     body = {"model": "demo-small", "input_price": "0.15", "output_price": "0.6"}
     requester = world.person(profile.requesters)
     assert browser(requester).post(path, body).status_code == 403
-    owner = browser(endpoint.owner)
+    assert browser(endpoint.owner).post(path, body).status_code == 403
+    owner = browser(endpoint.owner, Purpose(Action.ENDPOINT, str(endpoint.pk)))
     assert "Give an amount" in text_of(owner.post(path, body | {"input_price": "lots"}))
     assert owner.post(path, body)["Location"] == f"/endpoints/{endpoint.slug}/"
     page = text_of(browser(requester).get(f"/endpoints/{endpoint.slug}/"))

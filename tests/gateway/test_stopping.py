@@ -9,13 +9,12 @@ import pytest
 from django.db import connection
 
 from accessrequests.models import Grant
-from audit import clock
 from credentials.actions import check_out
 from credentials.stopping import end_all, lift, stop
 from tests.api.callers import Caller
 from tests.conftest import RunningGateway
 from tests.invariants.races import at_once
-from tests.world import World
+from tests.world import PROVED, World
 
 pytestmark = pytest.mark.usefixtures("committed")
 
@@ -47,7 +46,7 @@ def test_it_cuts_every_open_stream_of_the_endpoint_and_no_other(
 
     def declare() -> None:
         with django_db_blocker.unblock():
-            verb(by=owner, endpoint=profile.endpoint, reason="Leaked.", factor_at=clock.now())
+            verb(by=owner, endpoint=profile.endpoint, reason="Leaked.", proofs=PROVED)
             stopped_at[0] = time.monotonic()
             connection.close()
 
@@ -86,8 +85,8 @@ def test_lifting_before_any_sweep_opens_nothing_again(
     endpoint = grant.request.profile.endpoint
     with client_of(gateway, grant) as client:
         client.models.list()
-        row = stop(by=endpoint.owner, endpoint=endpoint, reason="!", factor_at=clock.now())
-        lift(by=endpoint.owner, stop_id=row.pk, factor_at=clock.now())
+        row = stop(by=endpoint.owner, endpoint=endpoint, reason="!", proofs=PROVED)
+        lift(by=endpoint.owner, stop_id=row.pk, proofs=PROVED)
         with pytest.raises(openai.AuthenticationError):
             until_refused(client)
         time.sleep(1.2)  # a poll later it's still so

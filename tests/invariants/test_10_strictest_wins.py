@@ -18,7 +18,7 @@ from accounts.actions import leave_group
 from broker.errors import AlreadyDecided, AuthorityLost, InvalidInput
 from credentials.actions import check_out
 from endpoints.models import AccessProfile
-from tests.world import World
+from tests.world import PROVED, World
 
 pytestmark = pytest.mark.django_db
 
@@ -28,10 +28,10 @@ APPROVE, DENY = Review.Verdict.APPROVE, Review.Verdict.DENY
 def test_a_denial_stands_against_any_number_of_approvals(world: World) -> None:
     request = world.request()
     people = [world.person(request.profile.reviewers) for _ in range(3)]
-    review_request(by=people[0], request_id=request.pk, verdict=DENY, reason="No.")
+    review_request(by=people[0], request_id=request.pk, verdict=DENY, reason="No.", proofs=PROVED)
     for person in people:
         with pytest.raises(AlreadyDecided, match="denied"):
-            review_request(by=person, request_id=request.pk, verdict=APPROVE)
+            review_request(by=person, request_id=request.pk, verdict=APPROVE, proofs=PROVED)
 
 
 def test_a_profile_that_was_widened_gives_nobody_more_than_was_approved(world: World) -> None:
@@ -51,7 +51,10 @@ def test_of_what_was_filed_and_what_holds_now_the_narrower_counts(world: World) 
     AccessProfile.objects.filter(pk=request.profile_id).update(scope={"models": ["demo-small"]})
     with pytest.raises(AuthorityLost, match="narrowed"):
         review_request(
-            by=world.person(request.profile.reviewers), request_id=request.pk, verdict=APPROVE
+            by=world.person(request.profile.reviewers),
+            request_id=request.pk,
+            verdict=APPROVE,
+            proofs=PROVED,
         )
 
 

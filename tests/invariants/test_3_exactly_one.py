@@ -42,7 +42,7 @@ from tests.accessrequests.policies import govern, step
 from tests.invariants.races import at_once
 from tests.invariants.target import assert_proven_gone, token_of, tokens_of, wait_out
 from tests.servers import Servers
-from tests.world import World, move
+from tests.world import PROVED, World, move
 
 pytestmark = pytest.mark.usefixtures("committed")
 
@@ -50,7 +50,14 @@ APPROVE, DENY = Review.Verdict.APPROVE, Review.Verdict.DENY
 
 
 def review(by: User, request: AccessRequest, verdict: Review.Verdict = APPROVE) -> Any:
-    return partial(review_request, by=by, request_id=request.pk, verdict=verdict, reason="Because.")
+    return partial(
+        review_request,
+        by=by,
+        request_id=request.pk,
+        verdict=verdict,
+        reason="Because.",
+        proofs=PROVED,
+    )
 
 
 def events_of(row: AccessRequest | Grant) -> Counter[str]:

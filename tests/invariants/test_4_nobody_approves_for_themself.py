@@ -17,9 +17,9 @@ from audit.ids import new_id
 from audit.models import AuditEvent
 from broker.errors import Forbidden, InvalidInput, NotFound, SelfReview
 from tests.accessrequests.policies import govern, step
-from tests.world import World
+from tests.world import PROVED, World
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("proved")]
 
 
 @pytest.fixture
@@ -50,7 +50,9 @@ def assert_refusal_on_record(user: User, code: str) -> None:
 
 def by_action(user: User, request: AccessRequest) -> int:
     try:
-        review_request(by=user, request_id=request.pk, verdict=Review.Verdict.APPROVE)
+        review_request(
+            by=user, request_id=request.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED
+        )
     except SelfReview as error:
         return error.status
     return 201
@@ -238,11 +240,17 @@ def test_whoever_became_its_owner_since_does_not_count(
     people = [world.person(profile.reviewers) for _ in range(3)]
     govern(profile, step(approvals=2))
     request = world.request(profile=profile, requester=of_a_service.requester, reviewer=people[0])
-    review_request(by=people[0], request_id=request.pk, verdict=Review.Verdict.APPROVE)
+    review_request(
+        by=people[0], request_id=request.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED
+    )
     User.objects.filter(pk=request.requester_id).update(owner=people[0])
-    review_request(by=people[1], request_id=request.pk, verdict=Review.Verdict.APPROVE)
+    review_request(
+        by=people[1], request_id=request.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED
+    )
     assert not Grant.objects.filter(request=request).exists()
-    review_request(by=people[2], request_id=request.pk, verdict=Review.Verdict.APPROVE)
+    review_request(
+        by=people[2], request_id=request.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED
+    )
     assert Grant.objects.filter(request=request).exists()
 
 
@@ -255,12 +263,18 @@ def test_postgresql_refuses_a_review_by_the_owner(of_a_service: AccessRequest) -
 def test_a_service_account_reviews_nothing(request_: AccessRequest, world: World) -> None:
     service = world.person(request_.profile.reviewers, owner=world.person())
     with pytest.raises(Forbidden):
-        review_request(by=service, request_id=request_.pk, verdict=Review.Verdict.APPROVE)
+        review_request(
+            by=service, request_id=request_.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED
+        )
     with pytest.raises(DatabaseError, match="only people review"):
         insert_review(request_, service)
     with pytest.raises(Forbidden):
         review_request(
-            by=service, request_id=request_.pk, verdict=Review.Verdict.DENY, reason="No."
+            by=service,
+            request_id=request_.pk,
+            verdict=Review.Verdict.DENY,
+            reason="No.",
+            proofs=PROVED,
         )
     assert_undecided(request_)
 
@@ -318,7 +332,9 @@ def test_a_stranger_s_delegation_opens_nothing(
     stranger = world.person()
     note_absence(by=other, ends_at=clock.now() + dt.timedelta(hours=1), delegate=stranger.email)
     with pytest.raises(NotFound):
-        review_request(by=stranger, request_id=request_.pk, verdict=Review.Verdict.APPROVE)
+        review_request(
+            by=stranger, request_id=request_.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED
+        )
     assert_undecided(request_)
 
 

@@ -26,9 +26,9 @@ from endpoints.models import AccessProfile
 from tests.accessrequests.policies import govern, step
 from tests.api.callers import Caller
 from tests.servers import Servers
-from tests.world import MODELS, World
+from tests.world import MODELS, PROVED, World
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("proved")]
 
 APPROVE = Review.Verdict.APPROVE
 
@@ -110,7 +110,9 @@ def reviewer(world: World, request_: AccessRequest) -> User:
 
 @pytest.fixture
 def grant(request_: AccessRequest, reviewer: User) -> Grant:
-    return review_request(by=reviewer, request_id=request_.pk, verdict=APPROVE).request.grant
+    return review_request(
+        by=reviewer, request_id=request_.pk, verdict=APPROVE, proofs=PROVED
+    ).request.grant
 
 
 @pytest.mark.parametrize(("lose", "why"), OF_THE_REQUEST, ids=case_id)
@@ -119,7 +121,7 @@ def test_nothing_is_approved_once_its_ground_is_gone(
 ) -> None:
     lose(request_, reviewer)
     with pytest.raises(AuthorityLost, match=why):
-        review_request(by=reviewer, request_id=request_.pk, verdict=APPROVE)
+        review_request(by=reviewer, request_id=request_.pk, verdict=APPROVE, proofs=PROVED)
     request_.refresh_from_db()
     assert request_.state == RequestState.PENDING
     assert not Grant.objects.filter(request=request_).exists()
@@ -131,7 +133,11 @@ def test_denying_needs_no_ground(
 ) -> None:
     lose(request_, reviewer)
     review_request(
-        by=reviewer, request_id=request_.pk, verdict=Review.Verdict.DENY, reason="Too late."
+        by=reviewer,
+        request_id=request_.pk,
+        verdict=Review.Verdict.DENY,
+        reason="Too late.",
+        proofs=PROVED,
     )
     request_.refresh_from_db()
     assert request_.state == RequestState.DENIED
@@ -154,7 +160,12 @@ def test_a_reviewer_who_lost_their_right_approves_nothing(
 ) -> None:
     lose(request_, reviewer)
     with pytest.raises(error):
-        review_request(by=User.objects.get(pk=reviewer.pk), request_id=request_.pk, verdict=APPROVE)
+        review_request(
+            by=User.objects.get(pk=reviewer.pk),
+            request_id=request_.pk,
+            verdict=APPROVE,
+            proofs=PROVED,
+        )
     request_.refresh_from_db()
     assert request_.state == RequestState.PENDING
 
@@ -177,7 +188,7 @@ def test_a_reviewer_deactivated_while_their_call_runs_approves_nothing(
     deactivate_user(by=None, user=User.objects.get(pk=reviewer.pk))
     assert reviewer.is_active, "still so in this process"
     with pytest.raises(Forbidden):
-        review_request(by=reviewer, request_id=request_.pk, verdict=APPROVE)
+        review_request(by=reviewer, request_id=request_.pk, verdict=APPROVE, proofs=PROVED)
 
 
 @pytest.mark.parametrize(("lose", "why"), OF_THE_REQUEST + OF_THE_APPROVAL, ids=case_id)
@@ -277,7 +288,7 @@ def three(world: World, profile: AccessProfile) -> list[User]:
 
 def approve(request: AccessRequest, *people: User) -> None:
     for person in people:
-        review_request(by=person, request_id=request.pk, verdict=APPROVE)
+        review_request(by=person, request_id=request.pk, verdict=APPROVE, proofs=PROVED)
 
 
 def refused_on_record(by: User, *words: str) -> None:
@@ -481,7 +492,9 @@ def test_narrowing_brings_no_skipped_step_back(
     spared = step(security, name="Security", skip_when="size(request.models) > 1")
     govern(profile, spared, step())
     request = world.request(profile=profile, reviewer=three[0])
-    review_request(by=three[0], request_id=request.pk, verdict=APPROVE, models=["demo-small"])
+    review_request(
+        by=three[0], request_id=request.pk, verdict=APPROVE, models=["demo-small"], proofs=PROVED
+    )
     assert check_out(by=request.requester, grant_id=Grant.objects.get(request=request).pk).secret
 
 

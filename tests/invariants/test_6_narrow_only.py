@@ -19,9 +19,9 @@ from credentials.actions import check_out
 from tests.accessrequests.policies import govern, step
 from tests.invariants.by_hand import by_hand
 from tests.servers import Servers
-from tests.world import World
+from tests.world import PROVED, World
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("proved")]
 
 HOUR = dt.timedelta(hours=1)
 ONE_STEP = {"steps": [{"name": "Review", "approvals": 1, "skipped": False, "reviewers": {}}]}
@@ -73,7 +73,7 @@ def test_a_grant_holds_what_was_asked_for_and_no_more(world: World) -> None:
     request = ask(world, duration=dt.timedelta(minutes=10), models=["demo-small"])
     reviewer = world.person(request.profile.reviewers)
     grant = review_request(
-        by=reviewer, request_id=request.pk, verdict=Review.Verdict.APPROVE
+        by=reviewer, request_id=request.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED
     ).request.grant
     assert grant.scope == {"models": ["demo-small"]}
     assert grant.ends_at - grant.starts_at == dt.timedelta(minutes=10)
@@ -289,6 +289,7 @@ def approve(request: AccessRequest, **less: Any) -> Review:
         request_id=request.pk,
         verdict=Review.Verdict.APPROVE,
         **less,
+        proofs=PROVED,
     )
 
 
@@ -361,6 +362,7 @@ def test_a_denial_gives_nothing_less(world: World) -> None:
             verdict=Review.Verdict.DENY,
             reason="No.",
             duration=HOUR / 2,
+            proofs=PROVED,
         )
 
 

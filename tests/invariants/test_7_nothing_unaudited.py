@@ -36,7 +36,7 @@ from tests.invariants.by_hand import by_hand
 from tests.servers import Servers
 from tests.world import PASSWORD, PROVED, UPSTREAM_KEY, World, move
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("proved")]
 
 STATE = (
     "SELECT json_agg(t) FROM (SELECT 'user' AS kind, id::text,"
@@ -402,7 +402,9 @@ def approve(world: World) -> Verb:
     request = world.request()
     reviewer = world.person(request.profile.reviewers)
     return (
-        lambda: review_request(by=reviewer, request_id=request.pk, verdict=Review.Verdict.APPROVE),
+        lambda: review_request(
+            by=reviewer, request_id=request.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED
+        ),
         Event.REQUEST_APPROVED,
     )
 
@@ -412,7 +414,11 @@ def deny(world: World) -> Verb:
     reviewer = world.person(request.profile.reviewers)
     return (
         lambda: review_request(
-            by=reviewer, request_id=request.pk, verdict=Review.Verdict.DENY, reason="No."
+            by=reviewer,
+            request_id=request.pk,
+            verdict=Review.Verdict.DENY,
+            reason="No.",
+            proofs=PROVED,
         ),
         Event.REQUEST_DENIED,
     )
@@ -458,26 +464,26 @@ def end(world: World) -> Verb:
 
 
 def declare_stop(world: World) -> Verb:
-    endpoint, proof = world.endpoint(with_key=False), clock.now()
+    endpoint = world.endpoint(with_key=False)
     return (
-        lambda: stopping.stop(by=endpoint.owner, endpoint=endpoint, reason="!", factor_at=proof),
+        lambda: stopping.stop(by=endpoint.owner, endpoint=endpoint, reason="!", proofs=PROVED),
         Event.STOP_DECLARED,
     )
 
 
 def end_all(world: World) -> Verb:
-    endpoint, proof = world.endpoint(with_key=False), clock.now()
+    endpoint = world.endpoint(with_key=False)
     return (
-        lambda: stopping.end_all(by=endpoint.owner, endpoint=endpoint, reason="!", factor_at=proof),
+        lambda: stopping.end_all(by=endpoint.owner, endpoint=endpoint, reason="!", proofs=PROVED),
         Event.ALL_ENDED,
     )
 
 
 def lift_stop(world: World) -> Verb:
-    owner, proof = world.person(is_administrator=True), clock.now()
-    row = stopping.stop(by=owner, endpoint=None, reason="!", factor_at=proof)
+    owner = world.person(is_administrator=True)
+    row = stopping.stop(by=owner, endpoint=None, reason="!", proofs=PROVED)
     return (
-        lambda: stopping.lift(by=owner, stop_id=row.pk, factor_at=proof),
+        lambda: stopping.lift(by=owner, stop_id=row.pk, proofs=PROVED),
         Event.STOP_LIFTED,
     )
 
@@ -568,7 +574,7 @@ def rotated(world: World) -> Rotation:
 
 def rotate(world: World) -> Verb:
     endpoint = world.endpoint()
-    fields: dict[str, Any] = {"endpoint": endpoint, "factor_at": clock.now()}
+    fields: dict[str, Any] = {"endpoint": endpoint, "proofs": PROVED}
     return lambda: credentials.rotate(by=endpoint.owner, **fields), Event.ROTATION_DUE
 
 
@@ -604,9 +610,9 @@ def confirm_retired(world: World) -> Verb:
     rotation = rotated(world)
     rotating._created(rotation, 2, {})
     rotating._publish(rotation)
-    owner, now = rotation.secret.endpoint.owner, clock.now()
+    owner = rotation.secret.endpoint.owner
     return (
-        lambda: credentials.confirm_retired(by=owner, rotation_id=rotation.pk, factor_at=now),
+        lambda: credentials.confirm_retired(by=owner, rotation_id=rotation.pk, proofs=PROVED),
         Event.ROTATION_CONFIRMED,
     )
 

@@ -218,8 +218,8 @@ class Theirs:
 def theirs(committed_once: None, world: World) -> Theirs:
     profile = world.profile(with_key=True)
     rotation = rotate(by=None, endpoint=profile.endpoint)
-    owner, proof = profile.endpoint.owner, timezone.now()
-    ended = end_all(by=owner, endpoint=profile.endpoint, reason="Its key leaked.", factor_at=proof)
+    owner = profile.endpoint.owner
+    ended = end_all(by=owner, endpoint=profile.endpoint, reason="Its key leaked.", proofs=PROVED)
     grant = world.grant(profile=profile)
     credential = check_out(by=grant.holder, grant_id=grant.pk).credential
     event = AuditEvent.objects.filter(event=Event.REQUEST_FILED).about(grant.request_id).get()

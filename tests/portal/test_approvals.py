@@ -25,9 +25,9 @@ from accounts.models import User
 from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
-from tests.world import World, move
+from tests.world import PROVED, World, move
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("proved")]
 
 HOUR = dt.timedelta(hours=1)
 HTMX = {"HX-Request": "true"}
@@ -132,7 +132,7 @@ def test_the_queue_goes_on_where_a_page_ends(world: World, desk_of: Any) -> None
     assert [item.request for item in first.items] == rows[:2]
     filters = Filters.parse({"after": first.after})
     # What is decided meanwhile moves nothing.
-    review_request(by=ben, request_id=rows[1].pk, verdict=APPROVE)
+    review_request(by=ben, request_id=rows[1].pk, verdict=APPROVE, proofs=PROVED)
     second = desk.page(ben, filters, shown=2)
     assert [item.request for item in second.items] == rows[2:4]
     last = desk.page(ben, Filters.parse({"after": second.after}), shown=2)
@@ -183,7 +183,7 @@ def test_a_long_queue_takes_no_more_queries_than_a_short_one(world: World, desk_
     copies(row, 2)
     for _ in range(3):
         done = world.request(profile=profile, reviewer=ben)
-        review_request(by=ben, request_id=done.pk, verdict=DENY, reason="No.")
+        review_request(by=ben, request_id=done.pk, verdict=DENY, reason="No.", proofs=PROVED)
     paths = [
         *(reverse(name) for name in ("approvals", "approvals-decided", "approvals-others")),
         reverse("request", kwargs={"pk": row.pk}),
@@ -193,7 +193,7 @@ def test_a_long_queue_takes_no_more_queries_than_a_short_one(world: World, desk_
     copies(row, 57)
     for _ in range(4):
         done = world.request(profile=profile, reviewer=ben)
-        review_request(by=ben, request_id=done.pk, verdict=DENY, reason="No.")
+        review_request(by=ben, request_id=done.pk, verdict=DENY, reason="No.", proofs=PROVED)
         comment(by=ben, request_id=row.pk, text="Again?", kind=Comment.Kind.QUESTION)
     assert queries(client, *paths) == few
     assert max(few) < 60
@@ -222,7 +222,7 @@ def test_the_list_is_sent_again_only_when_it_changed(world: World, desk_of: Any)
     query = {"seen": seen[1], "shown": str(row.pk)}
     assert client.get(reverse("approvals"), query, headers=headers).status_code == 204
     dana = world.person(profile.reviewers, full_name="Dana Levi")
-    review_request(by=dana, request_id=row.pk, verdict=APPROVE)
+    review_request(by=dana, request_id=row.pk, verdict=APPROVE, proofs=PROVED)
     answer = client.get(reverse("approvals"), query, headers=headers)
     html = answer.content.decode()
     assert answer.status_code == 200
@@ -291,7 +291,7 @@ def test_several_at_once_say_what_became_of_each(world: World, desk_of: Any) -> 
     plain, later, lost = (
         world.request(profile=each, reviewer=ben) for each in (profile, two, profile)
     )
-    review_request(by=dana, request_id=lost.pk, verdict=APPROVE)
+    review_request(by=dana, request_id=lost.pk, verdict=APPROVE, proofs=PROVED)
     theirs = world.request()
     ids = [str(row.pk) for row in (plain, later, lost, theirs)]
     url = reverse("approvals-decide")
@@ -334,8 +334,10 @@ def test_what_was_decided_with_and_without_me(world: World, desk_of: Any) -> Non
     dana = world.person(profile.reviewers, full_name="Dana Levi")
     mine, theirs, waits = (world.request(profile=profile, reviewer=ben) for _ in range(3))
     own = world.request(profile=profile, requester=world.person(profile.requesters), reviewer=ben)
-    review_request(by=ben, request_id=mine.pk, verdict=APPROVE, duration=HOUR / 4)
-    review_request(by=dana, request_id=theirs.pk, verdict=DENY, reason="Use staging.")
+    review_request(by=ben, request_id=mine.pk, verdict=APPROVE, duration=HOUR / 4, proofs=PROVED)
+    review_request(
+        by=dana, request_id=theirs.pk, verdict=DENY, reason="Use staging.", proofs=PROVED
+    )
     move(own, pending_until=-2 * 24 * HOUR)
     expire_requests()
     html = page(client, "approvals-decided")
@@ -358,7 +360,7 @@ def test_long_lists_go_on_where_a_page_ends(
     for who in (ben, dana):
         for _ in range(5):
             row = world.request(profile=profile, reviewer=ben)
-            review_request(by=who, request_id=row.pk, verdict=DENY, reason="No.")
+            review_request(by=who, request_id=row.pk, verdict=DENY, reason="No.", proofs=PROVED)
     monkeypatch.setattr("accessrequests.desk.SHOWN", 2)
     for name in ("approvals-decided", "approvals-others"):
         seen: list[str] = []

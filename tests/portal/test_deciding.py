@@ -12,9 +12,9 @@ from accessrequests.actions import file_request, file_together, review_request
 from accessrequests.models import AccessRequest, Grant, Review
 from accounts.actions import leave_group
 from audit import clock
-from tests.world import MODELS, World
+from tests.world import MODELS, PROVED, World
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("proved")]
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_verdict_that_does_not_exist(desk: Any) -> None:
 def test_a_lost_race_says_who_was_first(desk: Any, world: World, htmx: bool) -> None:
     client, row, _ = desk
     dana = world.person(row.profile.reviewers, full_name="Dana Levi")
-    review_request(by=dana, request_id=row.pk, verdict=Review.Verdict.APPROVE)
+    review_request(by=dana, request_id=row.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED)
     headers = {"HX-Request": "true"} if htmx else {}
     data = {"verdict": "approve", "from": "approvals" if htmx else ""}
     response = client.post(_review(row), data, headers=headers)
@@ -234,18 +234,3 @@ def test_others_that_were_asked_for_together(desk: Any, world: World) -> None:
     assert "Asked together with" in html
     assert reverse("request", kwargs={"pk": others[0].pk}) in html
     assert reverse("request", kwargs={"pk": others[1].pk}) not in html
-
-
-def test_deciding_asks_for_the_second_factor_that_the_policy_wants(desk: Any, world: World) -> None:
-    client, row, ben = desk
-    world.policy(profile=row.profile, limits={"reviewer_factor_age": "PT15M"})
-    asked = world.request(profile=row.profile, reviewer=ben)
-    page = client.get(reverse("approvals") + f"?request={asked.pk}").content.decode()
-    assert "proved within the last 15 minutes" in page
-    response = client.post(_review(asked), {"verdict": "approve"}, headers={"HX-Request": "true"})
-    assert reverse("step-up") in response["HX-Redirect"]
-    bulk = client.post(
-        reverse("approvals-decide"), {"verdict": "approve", "requests": [str(asked.pk)]}
-    )
-    assert "Prove your second factor" in bulk.content.decode()
-    assert not Review.objects.filter(request=asked).exists()

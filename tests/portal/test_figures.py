@@ -11,7 +11,7 @@ from accessrequests.figures import figures, wait_words
 from accessrequests.models import Review, Tally
 from accessrequests.models.figures import WAITS
 from audit import clock
-from tests.world import World
+from tests.world import PROVED, World
 
 pytestmark = pytest.mark.django_db
 
@@ -26,7 +26,7 @@ def test_they_count_what_was_decided(world: World, signed_in: Any) -> None:
     ben = world.person(profile.reviewers, full_name="Ben <Okafor>")
     for verdict in (Review.Verdict.APPROVE, Review.Verdict.APPROVE, Review.Verdict.DENY):
         row = world.request(profile=profile, reviewer=ben)
-        review_request(by=ben, request_id=row.pk, verdict=verdict, reason="Seen.")
+        review_request(by=ben, request_id=row.pk, verdict=verdict, reason="Seen.", proofs=PROVED)
     today = clock.now().date()
     found = figures(ben, days=30, today=today)
     assert found.total == 3

@@ -11,7 +11,7 @@ from audit.events import Event
 from audit.models import AuditEvent
 from tests.world import PASSWORD, World
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("proved")]
 
 
 def _sign_in(client: Client, email: str, password: str, **more: str) -> Any:

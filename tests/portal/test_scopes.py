@@ -12,7 +12,7 @@ from endpoints.scope import Scope
 from tests.accessrequests.test_raises import CEILING, DEFAULTS, HELD, held
 from tests.world import World
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("proved")]
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ from django.utils import timezone
 
 from accessrequests.actions import file_request, review_request
 from accessrequests.models import AccessRequest, Grant, Review
+from accounts.stepup import Action, Purpose
 from audit.models import AuditEvent
 from credentials.actions import end_grant
 from endpoints.models import AccessProfile
-from tests.world import World, move
+from tests.world import PROVED, World, move, prove
 
 pytestmark = pytest.mark.django_db
 
@@ -230,13 +231,11 @@ def test_a_second_factor_is_asked_for_beforehand(desk: Any, world: World) -> Non
     client, profile, ana, _ = desk
     world.policy(profile=profile, limits={"requester_factor_age": "PT5M"})
     page = client.get(url(profile)).content.decode()
-    assert f"/step-up/?next=/request/{profile.pk}/" in page
+    assert f"/step-up/?next=%2Frequest%2F{profile.pk}%2F&amp;for=ask%3A{profile.pk}" in page
     answer = client.post(url(profile), body())
     assert answer.status_code == 403
     assert not AccessRequest.objects.filter(requester=ana).exists()
-    session = client.session
-    session["factor.proved_at"] = timezone.now().isoformat()
-    session.save()
+    prove(client, Purpose(Action.ASK, str(profile.pk)))
     assert "/step-up/" not in client.get(url(profile)).content.decode()
     assert client.post(url(profile), body()).status_code == 302
 
@@ -294,7 +293,11 @@ def test_the_review_afterwards_is_shown(glass: Any) -> None:
     client.post(url(profile), body(duration="30", way="break-glass"))
     grant = Grant.objects.get(holder=ana)
     review_request(
-        by=ben, request_id=grant.request_id, verdict=Review.Verdict.DENY, reason="No outage."
+        by=ben,
+        request_id=grant.request_id,
+        verdict=Review.Verdict.DENY,
+        reason="No outage.",
+        proofs=PROVED,
     )
     page = client.get(reverse("grant", args=[grant.pk])).content.decode()
     assert "Ben Okafor denied it afterwards: “No outage.”" in page
@@ -339,7 +342,7 @@ def test_extending(held: Any) -> None:
     assert again.status_code == 400
     assert "waits for a decision already" in again.content.decode()
 
-    review_request(by=ben, request_id=row.pk, verdict=Review.Verdict.APPROVE)
+    review_request(by=ben, request_id=row.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED)
     follower = Grant.objects.get(request=row)
     assert follower.starts_at == grant.ends_at
     page = client.get(reverse("grant", args=[grant.pk])).content.decode()
@@ -402,7 +405,7 @@ def test_a_scheduled_grant_is_said_and_can_be_given_back(desk: Any) -> None:
         starts_at=timezone.now() + dt.timedelta(days=1),
     )
     assert ", from <time" in client.get(reverse("home")).content.decode()
-    review_request(by=ben, request_id=row.pk, verdict=Review.Verdict.APPROVE)
+    review_request(by=ben, request_id=row.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED)
     grant = Grant.objects.get(request=row)
     home = client.get(reverse("home")).content.decode()
     assert "Begins later" in home
@@ -430,7 +433,7 @@ def test_home_says_at_which_step_it_waits_and_for_whom(desk: Any, world: World) 
     row = file_request(by=ana, profile_id=profile.pk, justification="Look.")
     page = client.get(reverse("home")).content.decode()
     assert "Step 1 of 2, Team: waits for Ben Okafor" in page
-    review_request(by=ben, request_id=row.pk, verdict=Review.Verdict.APPROVE)
+    review_request(by=ben, request_id=row.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED)
     page = client.get(reverse("home")).content.decode()
     assert "Step 2 of 2, Security: waits for Chidi Eze, reached" in page
 

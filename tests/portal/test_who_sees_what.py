@@ -14,7 +14,7 @@ from audit.events import Event
 from audit.models import AuditEvent
 from tests.world import World
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("proved")]
 
 
 @pytest.fixture
