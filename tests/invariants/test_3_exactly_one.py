@@ -74,7 +74,13 @@ def assert_one_decision(request: AccessRequest, outcomes: list[Any]) -> AccessRe
     return request
 
 
-@pytest.mark.parametrize("reviewers", [1, 10], ids=["one reviewer", "ten reviewers"])
+@pytest.mark.parametrize(
+    "reviewers",
+    [
+        pytest.param(1, id="one reviewer", marks=pytest.mark.slow),
+        pytest.param(10, id="ten reviewers"),
+    ],
+)
 def test_200_approvals_at_once_make_one_grant(reviewers: int, world: World) -> None:
     request = world.request()
     people = [world.person(request.profile.reviewers) for _ in range(reviewers)]
@@ -122,6 +128,7 @@ def test_approving_what_expires_at_that_moment(world: World) -> None:
 # ── Policies of several approvals ───────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_200_reviews_at_once_of_a_step_for_two_of_three(world: World) -> None:
     profile = world.profile()
     people = [world.person(profile.reviewers) for _ in range(3)]
