@@ -69,11 +69,11 @@ reset: ## Remove everything that `make up` keeps (.keyturn)
 
 # Check it
 
-# Much of the time is waiting for servers and browsers: two at once take little more than half.
-JOBS ?= 2
+# Much of the time is waiting for servers and browsers: three at once keep two cores busy.
+JOBS ?= 3
 
 .PHONY: test
-test: $(VENV)/.installed-dev browser ## All tests but the slow ones (ARGS="tests/audit -k append" JOBS=2)
+test: $(VENV)/.installed-dev browser ## All tests but the slow ones (ARGS="tests/audit -k append" JOBS=3)
 	@$(RUN) -m pytest -m "not slow and not llm" --hypothesis-profile=same \
 	  -n $(JOBS) --dist loadfile $(ARGS)
 

@@ -150,8 +150,11 @@ _local = threading.local()
 def _calling(what: str) -> Iterator[hvac.Client]:
     """A ready client; Vault's and the network's exceptions become this module's."""
     sessions: dict[str, _Session] = _local.__dict__.setdefault("sessions", {})
-    login = f"{settings.VAULT_ADDR} {settings.VAULT_NAMESPACE} {settings.VAULT_ROLE_ID}"
-    session = sessions.get(login) or sessions.setdefault(login, _Session())
+    made_of = (
+        f"{settings.VAULT_ADDR} {settings.VAULT_NAMESPACE} {settings.VAULT_ROLE_ID}"
+        f" {settings.VAULT_TIMEOUT}"
+    )
+    session = sessions.get(made_of) or sessions.setdefault(made_of, _Session())
     circuit = breaker(settings.VAULT_ADDR)
     if not circuit.allows():
         raise VaultDown(f"{what}: it didn't answer of late, and isn't asked for a moment")

@@ -19,8 +19,8 @@ from tests.world import UPSTREAM_KEY, World
 pytestmark = pytest.mark.usefixtures("committed")
 
 
-@pytest.fixture
-def got(world: World) -> Pass:
+@pytest.fixture(scope="module")
+def got(world: World, committed_once: None) -> Pass:
     return Pass(world, tools=["look_up"], mcp_hosts=["mcp.example.com"])
 
 

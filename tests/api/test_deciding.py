@@ -337,9 +337,9 @@ def test_a_longer_page_takes_no_more_queries(
     file(3)
     before = measured()
     assert [rows for rows, _ in before.values()] == [6, 3, 3, 3]
-    file(27)
+    file(7)
     after = measured()
-    assert [rows for rows, _ in after.values()] == [60, 30, 30, 30]
+    assert [rows for rows, _ in after.values()] == [20, 10, 10, 10]
     assert [count for _, count in after.values()] == [count for _, count in before.values()]
 
 

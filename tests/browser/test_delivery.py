@@ -13,7 +13,13 @@ from tests.servers import Servers
 from tests.world import World
 
 
-@pytest.mark.parametrize("look", [{}, {"dark": True, "phone": True}], ids=["desk", "dark phone"])
+@pytest.mark.parametrize(
+    "look",
+    [
+        pytest.param({}, id="desk"),
+        pytest.param({"dark": True, "phone": True}, id="dark phone", marks=pytest.mark.slow),
+    ],
+)
 def test_each_kind_is_handed_over_by_its_parts(
     visit: Callable[..., Visitor],
     world: World,

@@ -69,6 +69,7 @@ def test_the_whole_story(visit: Visit, people: dict[str, Any], sweep: Any) -> No
     assert secret not in page.content()
 
 
+@pytest.mark.slow
 def test_a_countdown_moves_and_ends_by_itself(
     visit: Visit, people: dict[str, Any], world: World
 ) -> None:
@@ -278,6 +279,7 @@ def test_following_a_notification_reads_it(visit: Visit, people: dict[str, Any])
     expect(page.get_by_role("link", name="Notifications", exact=True)).to_be_visible()
 
 
+@pytest.mark.slow
 def test_two_steps_the_second_narrows(visit: Visit, people: dict[str, Any], world: World) -> None:
     security = world.group()
     chidi = world.person(security, password=PASSWORD, full_name="Chidi Eze")
@@ -343,6 +345,7 @@ def test_break_glass_and_its_review(visit: Visit, people: dict[str, Any], world:
     assert Grant.objects.get(request=row).end_reason == "review_denied"
 
 
+@pytest.mark.slow
 def test_the_desk_by_keyboard(visit: Visit, people: dict[str, Any], world: World) -> None:
     rows = [world.request(profile=people["profile"], reviewer=people["ben"]) for _ in range(4)]
     dana = world.person(people["profile"].reviewers, full_name="Dana Levi")

@@ -27,6 +27,7 @@ def live(at: Inside, by: str = "endpoint") -> str:
     return f"/live/?by={by}&q={str(at.endpoint).rpartition(' ')[2]}"
 
 
+@pytest.mark.slow
 def test_stop_everything_is_ended_and_lifted(visit: Visit, at: Inside, sweep: Any) -> None:
     chidi, ana = visit(), visit()
     holder = ana.sign_in(at.ana)
@@ -107,13 +108,8 @@ def test_use_shows_as_it_happens(visit: Visit, at: Inside) -> None:
     expect(page.get_by_role("row")).to_have_count(2)
 
 
-@pytest.mark.parametrize(
-    "phone",
-    [
-        pytest.param(False, id="desk, light"),
-        pytest.param(True, id="phone, dark", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("phone", [False, True], ids=["desk, light", "phone, dark"])
 def test_axe_finds_nothing(visit: Visit, at: Inside, phone: bool) -> None:
     chidi = visit(dark=phone, phone=phone)
     page = chidi.sign_in(at.chidi)

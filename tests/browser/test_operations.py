@@ -51,13 +51,8 @@ def test_try_now_and_watch_it_go(visit: Visit, at: Owing, mark: str) -> None:
     expect(page.get_by_role("region", name="Credentials")).to_contain_text("and isn’t proven so")
 
 
-@pytest.mark.parametrize(
-    "phone",
-    [
-        pytest.param(False, id="desk, light"),
-        pytest.param(True, id="phone, dark", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("phone", [False, True], ids=["desk, light", "phone, dark"])
 def test_axe_finds_nothing(visit: Visit, at: Owing, mark: str, phone: bool) -> None:
     chidi = visit(dark=phone, phone=phone)
     chidi.sign_in(at.chidi)

@@ -207,6 +207,7 @@ def test_no_process_has_the_login_of_another(up: Up) -> None:
         assert logins[0].endswith(b"/" + role)
 
 
+@pytest.mark.slow
 def test_killed_supervisor_takes_all_along_and_the_next_finds_the_data(up: Up) -> None:
     """Last of those that share `up`, as it ends it."""
     secret = (up.state / "secrets" / "secret-key").read_text()
@@ -241,9 +242,9 @@ def _slowness() -> float:
 @pytest.mark.parametrize(
     ("setting", "part"),
     [
-        ("KEYTURN_WEB_PORT", "portal and REST API"),
+        pytest.param("KEYTURN_WEB_PORT", "portal and REST API", marks=pytest.mark.slow),
         ("KEYTURN_POSTGRES_PORT", "PostgreSQL"),
-        ("KEYTURN_OPENBAO_PORT", "OpenBao"),
+        pytest.param("KEYTURN_OPENBAO_PORT", "OpenBao", marks=pytest.mark.slow),
     ],
 )
 def test_busy_port_is_named_with_the_setting_that_changes_it(

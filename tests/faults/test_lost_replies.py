@@ -177,7 +177,7 @@ def test_a_user_of_whom_openbao_itself_knows_nothing_is_ended_by_name(
     ("action", "did_it"),
     [
         ("check_out", True),
-        ("end_grant", True),
+        pytest.param("end_grant", True, marks=slow),
         pytest.param("sweep", True, marks=slow),
         pytest.param("check_out", False, marks=slow),
         pytest.param("end_grant", False, marks=slow),
@@ -221,6 +221,7 @@ def test_a_commit_whose_outcome_is_unknown_is_no_leak(
 # ── Redis ───────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_a_redis_that_never_replies_holds_up_no_end(
     servers: Servers, grant: Grant, sweep: Sweep, tmp_path
 ) -> None:

@@ -87,6 +87,7 @@ def test_without_valkey_an_end_still_cuts_within_two_seconds(
         assert status(client) == 401
 
 
+@pytest.mark.slow
 def test_without_postgresql_the_gateway_serves_what_it_knows_then_fails_closed(
     own_gateway: RunningGateway, grant: Grant, servers: Servers
 ) -> None:
@@ -150,6 +151,7 @@ def state_of(credential: Credential) -> str:
     return Credential.objects.get(pk=credential.pk).state
 
 
+@pytest.mark.slow
 def test_a_gateway_that_never_saw_the_key_says_503_without_openbao(
     own_gateway: RunningGateway, grant: Grant, servers: Servers
 ) -> None:
@@ -190,6 +192,7 @@ def test_the_api_has_its_own_not_found(servers: Servers, portal: Running) -> Non
     assert answer.json()["code"] == "not-found"
 
 
+@pytest.mark.slow
 def test_without_valkey_and_beat_a_worker_still_revokes_what_expired(
     servers: Servers, grant: Grant, no_valkey: None
 ) -> None:

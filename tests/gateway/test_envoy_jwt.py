@@ -132,6 +132,7 @@ def test_what_is_refused(proxy: Proxy, world: World, grant: Grant, token: str) -
     refused(proxy.call("GET", "/v1/models", ("X-Api-Key", token)), 401)
 
 
+@pytest.mark.slow
 def test_no_call_fails_while_the_key_is_rotated(
     proxy: Proxy, grant: Grant, token: str, servers: Servers, settings: Any
 ) -> None:

@@ -247,6 +247,7 @@ def test_what_a_dead_gateway_held_is_charged(world: World, gateway: RunningGatew
     assert got.written(1).charged_tokens == before + 1000
 
 
+@pytest.mark.slow
 def test_a_gateway_that_was_taken_for_dead_begins_anew(servers: Servers, world: World) -> None:
     with running_gateway(servers) as own:
         got = Pass(world, token_budget=5000)

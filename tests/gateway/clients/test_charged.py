@@ -24,6 +24,7 @@ from tests.world import World
 pytestmark = pytest.mark.usefixtures("committed")
 
 
+@pytest.mark.slow
 def test_what_is_charged_is_what_the_upstream_counted(
     world: World, gateway: RunningGateway, upstream: Upstream
 ) -> None:
