@@ -3,13 +3,15 @@
 import logging
 import re
 
-# Service, batch and recovery tokens of Vault and OpenBao; Keyturn's API tokens and invitations;
-# bearer headers; keys of the `sk-` family; JWTs. A rotating log would keep for months what must
-# live for minutes.
+# Service, batch and recovery tokens of Vault and OpenBao; Keyturn's own tokens, of invitations too;
+# its recovery codes; what sets up an authenticator; a provider's codes; bearer headers; keys of the
+# `sk-` family; JWTs. A rotating log would keep for months what must live for minutes.
 _SECRETS = re.compile(
     r"\b(?:hv)?[sbr]\.[A-Za-z0-9_\-.]{20,}"
-    r"|\bkt_[a-z]+_[0-9A-Za-z]+_[0-9A-Za-z]{43}_[0-9a-f]{8}"
-    r"|\bkt_inv_[0-9A-Za-z]{43}"
+    r"|\bkt_[a-z]+_(?:[0-9A-Za-z]+_)?[0-9A-Za-z]{43}(?:_[0-9a-f]{8})?"
+    r"|\b[0-9A-HJKMNP-TV-Z]{6}(?:-[0-9A-HJKMNP-TV-Z]{6}){3}\b"
+    r"|\botpauth://[^\s'\"]+"
+    r"|(?i:\bcode=)[^\s'\"&]{16,}"
     r"|\bsk-[A-Za-z0-9_\-]{16,}"
     r"|\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{16,}"
     r"|(?i:\bbearer\s+)[^\s'\"]{16,}"

@@ -74,6 +74,10 @@ SECRETS = {
     "Vault's spelling of one": "hvs.CAESIJ-abcdefghijklmnopqrstuvwxyz0123456789_x",
     "a batch token": "b.AAAAAQIabcdefghijklmnopqrstuvwxyz",
     "an API token": tokens.generate().text,
+    "an invitation's token": f"kt_inv_{'aB3dE6gH' * 5}xyz",
+    "a recovery code": "7ZK3QM-0AB1CD-XY9Z8W-R5T6VN",
+    "an authenticator's": "otpauth://totp/Keyturn:a%40b?secret=JBSWY3DPEHPK3PXP&issuer=Keyturn",
+    "a provider's code": "code=SplxlOBeZQQYbYS6WxSbIA",
     "a provider's key": "sk-proj-abcdefghijklmnop0123",
     "a JWT": f"eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJo{'dHRw' * 20}.{'Dr5tmhFK' * 10}123456",
 }

@@ -21,6 +21,7 @@ from tests.mutation.mutants import ROOT, Mutant, module_of, mutate
 
 NAME = os.environ["KEYTURN_MUTATION_GROUP"]
 ONLY = os.environ.get("KEYTURN_MUTATION_FILE", "")
+PATIENCE = 600.0  # seconds for a test, the first of which starts all servers
 LONGEST = 8.0  # seconds of tests, when nothing is mutated, that one mutant is asked by
 
 setattr(mutmut.mutation.trampoline, "wrap_in_trampoline", mutants.trampoline)  # noqa: B010
@@ -90,7 +91,7 @@ class Runner:
             _forget()
             mutants.hits.clear()
             began = time.perf_counter()
-            if not self.passes(item, 120):
+            if not self.passes(item, PATIENCE):
                 pytest.exit(f"{item.nodeid} fails without any mutant", 3)
             self.seconds[item] = time.perf_counter() - began
             for hit in mutants.hits:
@@ -111,7 +112,7 @@ class Runner:
         try:
             for item in chosen:
                 _forget()
-                if not self.passes(item, 5 + 10 * self.seconds[item]):
+                if not self.passes(item, 30 + 10 * self.seconds[item]):
                     self.killers[key] = item
                     return item.nodeid
         finally:
@@ -138,7 +139,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
         if not by or not number % 50:
             sys.stderr.write(f"{number}/{len(every)} {mutant.place} {by or mutant.change!r}\n")
     # What the mutants left behind must not be what made tests fail.
-    broken = [item.nodeid for item in session.items if not runner.passes(item, 120)]
+    broken = [item.nodeid for item in session.items if not runner.passes(item, PATIENCE)]
     report.keep(NAME, {"broken": broken, "mutants": found})
     session._setupstate.teardown_exact(None)
     return True
