@@ -126,6 +126,18 @@ def test_only_a_proxy_of_ours_says_that_a_call_came_by_tls(
     )
 
 
+def test_a_program_is_not_sent_on_to_https_but_refused(world: World, settings: Any) -> None:
+    settings.SECURE_SSL_REDIRECT = True
+    caller = Caller(world.person(), "token")
+    answer = caller.get("requests/")
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    assert "Location" not in answer
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    settings.KEYTURN_BEHIND_PROXY = True
+    caller.headers["X-Forwarded-Proto"] = "https"
+    assert caller.get("requests/").status_code == 200
+
+
 @pytest.mark.parametrize(
     "headers", [*FORGED, {"Host": "localhost:6666"}, {"Host": "127.0.0.1"}], ids=names
 )

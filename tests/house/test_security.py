@@ -49,4 +49,4 @@ def test_what_it_names_exists() -> None:
         assert (ROOT / file).is_file(), name
         if function:
             written = (ROOT / file).read_text()
-            assert re.search(rf"^(?:async )?def {function}\(", written, re.MULTILINE), name
+            assert re.search(rf"^ *(?:async )?def {function}\(", written, re.MULTILINE), name
