@@ -20,8 +20,8 @@ notices. At least {WANTED} % of each file's changes are to be noticed; each that
 [mutmut](https://mutmut.readthedocs.io/) makes the changes; what only rewords a sentence isn't one.
 Its own runner would start PostgreSQL, Valkey and OpenBao for each, so `tests/mutation/session.py`
 tries all of a group in one session, and asks only tests that call the changed function, the
-quickest first, for at most 10 seconds. So a change listed here may still be noticed by `make check`,
-which asks more. Tables of moves are changed by `tests/mutation/tables.py`.
+quickest first, for at most 10 seconds. `make check` asks more, so it may still notice what stands
+here. Tables of moves are changed by `tests/mutation/tables.py`.
 """
 
 
