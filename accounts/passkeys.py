@@ -172,26 +172,31 @@ def prove(*, by: User | None, begun: Begun, credential: str) -> tuple[User, dt.d
     something else, or whose count went back, of which its owner is told.
     """
     data, copied = _parsed(credential), False
+    refusal = Event.SIGN_IN_REFUSED if by is None else Event.STEP_UP_REFUSED
     with transaction.atomic():
         owner, passkey = _owner_of(data)
-        if owner is None or passkey is None or (by is not None and owner.pk != by.pk):
-            raise _refused()
         now = clock.now()
-        try:
-            used: WebAuthnCredential = _Helper().authenticate_complete(owner, begun.state, data)
-        except _MALFORMED:
-            copied = _signed_with_an_older_count(passkey, begun, data)
-            record(Event.STEP_UP_REFUSED, by=by, passkey=passkey.name)
-            if copied:
-                record(Event.FACTOR_COPIED, by=owner, passkey=passkey.name)
-                factors.tell(owner, f"refused: the passkey “{passkey.name}” may have been copied")
-            used = None
+        if owner is None or passkey is None or (by is not None and owner.pk != by.pk):
+            record(refusal, by=by, passkey="of nobody, or of somebody else")
+            owner = None
         else:
-            used.last_used_at = now
-            used.save(update_fields=["last_used_at"])
-            record(Event.STEP_UP_PROVED, by=owner, passkey=passkey.name)
+            try:
+                used = _Helper().authenticate_complete(owner, begun.state, data)
+            except _MALFORMED:
+                copied = _signed_with_an_older_count(passkey, begun, data)
+                record(refusal, by=by, passkey=passkey.name)
+                if copied:
+                    record(Event.FACTOR_COPIED, by=owner, passkey=passkey.name)
+                    factors.tell(
+                        owner, f"refused: the passkey “{passkey.name}” may have been copied"
+                    )
+                owner = None
+            else:
+                used.last_used_at = now
+                used.save(update_fields=["last_used_at"])
+                record(Event.STEP_UP_PROVED, by=owner, passkey=passkey.name)
     # After the commit, which has to keep what was refused.
-    if used is None:
+    if owner is None:
         raise _refused(
             "This passkey may have been copied, and was refused. Use another way, and remove it."
             if copied

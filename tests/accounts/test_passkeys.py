@@ -210,6 +210,7 @@ def test_what_a_passkey_does_not_prove(world: World) -> None:
     assert prove(key, None) == user
     with pytest.raises(InvalidInput):
         prove(others, user)
+    assert AuditEvent.objects.filter(event=Event.STEP_UP_REFUSED, actor_id=user.pk).count() == 1
     with pytest.raises(InvalidInput):
         prove(key, None, userHandle=others.handle)
     with pytest.raises(InvalidInput):
