@@ -218,6 +218,64 @@ class ApiToken(models.Model):
         return self.name
 
 
+class ScimToken(models.Model):
+    """What a directory calls /scim/v2/ with; it opens nothing else. Only a keyed digest is
+    stored."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    lookup = models.CharField(max_length=16, unique=True, help_text="the id within the token")
+    digest = models.BinaryField(max_length=32)
+    name = models.CharField(max_length=100)
+    created_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+    expires_at = models.DateTimeField()
+    last_used_at = models.DateTimeField(null=True)
+    revoked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("-created_at",)
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(
+                    expires_at__lte=models.F("created_at")
+                    + models.Value("366 days", output_field=models.DurationField())
+                ),
+                name="scim_token_at_most_a_year",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} (SCIM)"
+
+
+class ScimRecord(models.Model):
+    """What a directory says of a person, or of a group that it governs."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    user = models.OneToOneField(User, on_delete=models.CASCADE, null=True, related_name="scim")
+    group = models.OneToOneField(Group, on_delete=models.CASCADE, null=True, related_name="scim")
+    external_id = models.CharField(max_length=255, help_text="its id there", db_index=True)
+    names = models.JSONField(default=dict, help_text="displayName and name, as it gave them")
+    created_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+    changed_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+    left_at = models.DateTimeField(null=True, help_text="when it deactivated the person")
+    gone_at = models.DateTimeField(null=True, help_text="when it deleted this; hidden since")
+    may_widen = models.BooleanField(
+        default=False, help_text="people may be added to a group although it has rights"
+    )
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(user__isnull=False, group=None, may_widen=False)
+                | models.Q(user=None, group__isnull=False, left_at=None),
+                name="scim_record_of_one_thing",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user or self.group} in the directory"
+
+
 class SignInTry(models.Model):
     """One failed sign-in, counted per account and per account with address."""
 

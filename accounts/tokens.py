@@ -15,7 +15,7 @@ from typing import NamedTuple
 from django.conf import settings
 
 BASE62 = string.digits + string.ascii_letters
-PATTERN = re.compile(r"kt_(pat)_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})_([0-9a-f]{8})")
+PATTERN = re.compile(r"kt_(pat|scim)_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})_([0-9a-f]{8})")
 
 
 class Token(NamedTuple):
@@ -30,16 +30,16 @@ def _checksum(body: str) -> str:
 
 
 def generate(kind: str = "pat") -> Token:
-    """A new token of this kind (`pat`: a person's own)."""
+    """A new token of this kind (`pat`: a person's own; `scim`: a directory's)."""
     lookup = "".join(secrets.choice(BASE62) for _ in range(12))
     body = f"kt_{kind}_{lookup}_" + "".join(secrets.choice(BASE62) for _ in range(43))
     return Token(lookup, f"{body}_{_checksum(body)}")
 
 
-def parse(text: str) -> Token | None:
-    """The token in `text`, or None where form or checksum is wrong."""
+def parse(text: str, kind: str = "pat") -> Token | None:
+    """The token of this kind in `text`, or None where form or checksum is wrong."""
     match = PATTERN.fullmatch(text)
-    if match is None:
+    if match is None or match[1] != kind:
         return None
     body = text.rpartition("_")[0]
     if not hmac.compare_digest(_checksum(body), match[4]):

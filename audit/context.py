@@ -5,16 +5,26 @@ import uuid
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class Identified(Protocol):
+    """Anything with an id whose text names it to a reader."""
+
+    @property
+    def pk(self) -> Any: ...
 
 
 @dataclass(frozen=True)
 class Origin:
-    """`via`: portal, api, gateway, worker or cli; `address`: the client's; `trace`: one id for
-    everything that one request caused, also sent to Vault."""
+    """`via`: portal, api, scim, gateway, worker or cli; `address`: the client's; `trace`: one id
+    for everything that one request caused, also sent to Vault; `agent`: who acts where no person
+    does, if it isn't Keyturn itself."""
 
     via: str = "cli"
     address: str | None = None
     trace: uuid.UUID = field(default_factory=uuid.uuid4)
+    agent: Identified | None = None
 
 
 _origin: ContextVar[Origin | None] = ContextVar("keyturn_origin", default=None)

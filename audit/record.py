@@ -2,22 +2,15 @@
 
 import uuid
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from django.db import transaction
 
-from audit.context import origin
+from audit.context import Identified, origin
 from audit.events import Event
 from audit.models import AuditEvent
 
 KEYTURN = "Keyturn"
-
-
-class Identified(Protocol):
-    """Anything with an id whose text names it to a reader."""
-
-    @property
-    def pk(self) -> Any: ...
 
 
 class Entry(NamedTuple):
@@ -38,9 +31,9 @@ def record(
 ) -> AuditEvent:
     """Add one audit row, within the transaction that makes the change.
 
-    `by` is the person who acted; None is Keyturn itself. `data` must hold nothing secret and be
-    JSON. Raises RuntimeError outside of a transaction: a change whose row can't be written must
-    not happen, so the two have to stand or fall together.
+    `by` is the person who acted; None is the origin's agent, or Keyturn itself. `data` must hold
+    nothing secret and be JSON. Raises RuntimeError outside of a transaction: a change whose row
+    can't be written must not happen, so the two have to stand or fall together.
     """
     row = _row(event, by, about, related, data)
     row.save(force_insert=True)
@@ -65,6 +58,7 @@ def _row(
     if not transaction.get_connection().in_atomic_block:
         raise RuntimeError(f"{event} must be recorded in the transaction that makes it true")
     source = origin()
+    by = by if by is not None else source.agent
     ids = [item if isinstance(item, uuid.UUID) else item.pk for item in related]
     ids += [item.pk for item in (by, about) if item is not None]
     return AuditEvent(

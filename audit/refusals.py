@@ -2,8 +2,9 @@
 
 from django.db import transaction
 
+from audit.context import Identified
 from audit.events import Event
-from audit.record import Identified, record
+from audit.record import record
 from broker.errors import AuthorityLost, Forbidden, KeyturnError, NotFound
 
 # Somebody reached for what isn't theirs. Other errors are mistakes or bad luck.

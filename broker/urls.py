@@ -67,6 +67,7 @@ urlpatterns = [
     path(".well-known/jwks.json", jwks, name="jwks"),
     path(".well-known/openid-configuration", openid_configuration, name="openid-configuration"),
     path("api/v1/", include(api)),
+    path("scim/v2/", include("accounts.scim.urls")),
     path("problems/", problems, name="problems"),
     path("problems/<slug:code>/", problem, name="problem"),
     path("", include("broker.urls_portal")),

@@ -16,7 +16,7 @@ from django.urls import reverse
 
 from accounts.models import Change, User
 from audit import clock
-from audit.record import Identified
+from audit.context import Identified
 from notifications.kinds import TOPICS, Email, Kind
 from notifications.models import Delivery, Notification, Preference
 from notifications.text import line, passage

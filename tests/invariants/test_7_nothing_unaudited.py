@@ -18,6 +18,7 @@ from accounts import actions as accounts
 from accounts import changes, factors, invitations, passkeys, recovery
 from accounts.models import Change, User
 from accounts.passkeys import Ceremony
+from accounts.scim import actions as scim
 from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
@@ -53,6 +54,8 @@ STATE = (
     " FROM django_otp_webauthn_webauthncredential UNION ALL"
     " SELECT 'recovery', id::text, used_at::text FROM accounts_recoverycode UNION ALL"
     " SELECT 'token', id::text, revoked_at::text FROM accounts_apitoken UNION ALL"
+    " SELECT 'scim token', id::text, revoked_at::text FROM accounts_scimtoken UNION ALL"
+    " SELECT 'scim', id::text, may_widen::text FROM accounts_scimrecord UNION ALL"
     " SELECT 'endpoint', id::text, concat(retired_at, upstream_url) FROM endpoints_endpoint"
     " UNION ALL SELECT 'stop', id::text, lifted_at::text FROM endpoints_emergencystop"
     " UNION ALL SELECT 'price', id::text, model FROM endpoints_modelprice"
@@ -205,6 +208,26 @@ def end_sessions(world: World) -> Verb:
     user = world.person()
     Client().force_login(user)
     return lambda: accounts.end_sessions(by=user, person=user), Event.SESSIONS_ENDED
+
+
+def create_scim_token(_: World) -> Verb:
+    return lambda: scim.create_token(name="Okta"), Event.SCIM_TOKEN_CREATED
+
+
+def revoke_scim_token(_: World) -> Verb:
+    token, _text = scim.create_token(name="Okta")
+    return lambda: scim.revoke_token(token=token), Event.SCIM_TOKEN_REVOKED
+
+
+def govern_group(world: World) -> Verb:
+    group = world.group()
+    return lambda: scim.govern_group(group=group), Event.GROUP_GOVERNED
+
+
+def release_group(world: World) -> Verb:
+    group = world.group()
+    scim.govern_group(group=group)
+    return lambda: scim.release_group(group=group), Event.GROUP_RELEASED
 
 
 def _factor(user: User) -> bytes:
@@ -646,6 +669,10 @@ VERBS = [
     add_factor,
     prove_factor,
     remove_factor,
+    create_scim_token,
+    revoke_scim_token,
+    govern_group,
+    release_group,
     set_roles,
     propose,
     agree,
