@@ -90,6 +90,39 @@ class ExtendForm(forms.Form):
     )
 
 
+class RolesForm(forms.Form):
+    """What somebody is in Keyturn, beside being a person."""
+
+    administrator = forms.BooleanField(
+        label="Administrator",
+        required=False,
+        widget=forms.CheckboxInput(attrs={"class": "form-check-input"}),
+    )
+    auditor = forms.BooleanField(
+        label="Auditor",
+        required=False,
+        widget=forms.CheckboxInput(attrs={"class": "form-check-input"}),
+    )
+    reason = forms.CharField(
+        label="Why",
+        required=False,
+        max_length=1000,
+        help_text="A second administrator decides by this. Taking a role away needs nobody else.",
+        widget=forms.TextInput(attrs=TEXT | {"autocomplete": "off"}),
+    )
+
+
+class WhyForm(forms.Form):
+    """Why something is asked of a second administrator."""
+
+    reason = forms.CharField(
+        label="Why, and how you know that it is them",
+        max_length=1000,
+        widget=forms.TextInput(attrs=TEXT | {"autocomplete": "off"}),
+        error_messages={"required": "Say why: a second administrator decides by this."},
+    )
+
+
 class GroupForm(forms.Form):
     """A group to be added."""
 
@@ -119,7 +152,7 @@ class ByEmailForm(forms.Form):
         label="Why",
         required=False,
         max_length=1000,
-        help_text="A second administrator decides by this, where the group opens something.",
+        help_text="A second administrator decides by this.",
         widget=forms.TextInput(attrs=TEXT | {"autocomplete": "off"}),
     )
 

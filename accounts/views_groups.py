@@ -9,11 +9,10 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from accounts import actions, stepup
-from accounts.actions.people import check_proved
+from accounts import actions, changes, stepup
 from accounts.door import fetch
 from accounts.forms_people import ByEmailForm, GroupForm
-from accounts.models import Group, User
+from accounts.models import Change, Group, User
 from accounts.permissions import (
     can_administer,
     can_say_members,
@@ -22,7 +21,7 @@ from accounts.permissions import (
 )
 from accounts.session import person
 from accounts.views_people import ADMINISTRATION, check_sees
-from broker.errors import InvalidInput
+from broker.errors import Conflict, InvalidInput
 
 MEMBERS = 100  # on one page
 
@@ -101,6 +100,11 @@ def _page(
         "owners": row.owners.order_by("full_name"),
         "asks": row.may_request.filter(retired_at=None).select_related("endpoint"),
         "reviews": row.may_review.filter(retired_at=None).select_related("endpoint"),
+        "waiting": Change.objects.visible_to(user)
+        .waiting()
+        .filter(about=row.pk)
+        .select_related("proposed_by"),
+        "opens": changes.rights_of(row),
         "administers": can_administer(user),
         "says_members": can_say_members(user, row),
         "form": form or ByEmailForm(),
@@ -122,16 +126,40 @@ def _somebody(form: ByEmailForm) -> User | None:
 @never_cache
 @require_POST
 def group_join(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-    """Add a member, or propose it where the group opens something."""
-    user, row, form = person(request), _fetch(request, pk), ByEmailForm(request.POST)
-    check_say_members(user, row)
+    """Add a member; where the group opens something, that is a proposal."""
+    row = _fetch(request, pk)
+    check_say_members(person(request), row)
+    return _add(request, row, "member")
+
+
+def _add(request: HttpRequest, row: Group, role: str) -> HttpResponse:
+    form = ByEmailForm(request.POST)
     somebody = _somebody(form)
     if somebody is None:
         return _page(request, row, form, 400)
-    check_proved(user, stepup.proofs(request), row)
-    actions.join_group(by=user, user=somebody, group=row)
-    messages.success(request, f"{somebody} is in {row}.")
-    return redirect("group", row.pk)
+    try:
+        change = changes.propose(
+            by=person(request),
+            kind="group_member",
+            about=row,
+            payload={"person": str(somebody.pk), "as": role},
+            reason=form.cleaned_data["reason"],
+            proofs=stepup.proofs(request),
+        )
+    except InvalidInput as error:
+        for field, message in error.errors.items():
+            form.add_error("reason" if field == "reason" else "email", message)
+        return _page(request, row, form, 400)
+    except Conflict as error:
+        form.add_error(None, error.detail)
+        return _page(request, row, form, 409)
+    if change is None:
+        messages.success(request, f"{somebody} is {_ROLES[role]} {row}.")
+        return redirect("group", row.pk)
+    return redirect("change", change.pk)
+
+
+_ROLES = {"member": "in", "owner": "an owner of"}
 
 
 @never_cache
@@ -149,7 +177,7 @@ def group_leave(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 @never_cache
 @require_POST
 def group_owner(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-    """Name an owner, or take one away."""
+    """Name an owner, which is a proposal where the group opens something; or take one away."""
     user, row = person(request), _fetch(request, pk)
     check_administer(user)
     if "drop" in request.POST:
@@ -157,15 +185,4 @@ def group_owner(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         actions.drop_owner(by=user, group=row, user=owner)
         messages.success(request, f"{owner} is no longer an owner of {row}.")
         return redirect("group", row.pk)
-    form = ByEmailForm(request.POST)
-    somebody = _somebody(form)
-    if somebody is None:
-        return _page(request, row, form, 400)
-    check_proved(user, stepup.proofs(request), row)
-    try:
-        actions.name_owner(by=user, group=row, user=somebody)
-    except InvalidInput as error:
-        form.add_error("email", error.errors["owner"])
-        return _page(request, row, form, 400)
-    messages.success(request, f"{somebody} says who is in {row} from now on.")
-    return redirect("group", row.pk)
+    return _add(request, row, "owner")

@@ -11,16 +11,17 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from accounts import actions, factors, invitations, people, sessions, stepup
+from accounts import actions, changes, factors, invitations, people, sessions, stepup
 from accounts.door import fetch
-from accounts.forms_people import ExtendForm, PersonForm, ServiceForm, end_of
-from accounts.models import User
+from accounts.forms_people import ExtendForm, PersonForm, RolesForm, ServiceForm, WhyForm, end_of
+from accounts.models import Change, User
 from accounts.permissions import can_administer, can_answer_for, check_administer
 from accounts.session import person as signed_in
 from audit import clock
-from broker.errors import InvalidInput, NotFound
+from broker.errors import Conflict, InvalidInput, NotFound
 
 ADMINISTRATION = "/people/"  # where these pages belong in the navigation
+ROLES, WHY = "roles_%s", "why_%s"  # ids of two forms' fields on one page
 
 
 def check_sees(user: User) -> None:
@@ -159,7 +160,7 @@ def person(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 
 
 def _page(
-    request: HttpRequest, user: User, row: User, form: ExtendForm | None = None, status: int = 200
+    request: HttpRequest, user: User, row: User, *, status: int = 200, **forms: Any
 ) -> HttpResponse:
     ends = {"ends_on": row.ends_at.date()} if row.ends_at else {}
     context = {
@@ -167,17 +168,28 @@ def _page(
         "groups": row.member_of.order_by("name"),
         "owned": row.owns_groups.order_by("name"),
         "services": row.service_accounts.order_by("full_name"),
-        "factor": factors.has_factor(row),
+        "held": factors.held_by(row),
+        "needs_factor": "" if row.is_service else factors.needed_because(row),
+        "waiting": Change.objects.visible_to(user)
+        .waiting()
+        .filter(about=row.pk)
+        .select_related("proposed_by"),
         "sessions": len(sessions.opened(row)) if row.is_active else 0,
         "tokens": row.api_tokens.filter(revoked_at=None, expires_at__gt=clock.now()),
         "invitation": row.invitations.filter(used_at=None, expires_at__gt=clock.now()).first(),
         "may_be_invited": invitations.may_be_invited(row),
         "administers": can_administer(user) and row.pk != user.pk,
         "answers": row.is_service and can_answer_for(user, row),
-        "form": form or ExtendForm(initial=ends),
+        "form": ExtendForm(initial=ends),
+        "roles": RolesForm(initial=_roles(row), auto_id=ROLES),
+        "why": WhyForm(auto_id=WHY),
         "belongs_to": ADMINISTRATION if user.sees_everything else "",
     }
-    return render(request, "accounts/person.html", context, status=status)
+    return render(request, "accounts/person.html", context | forms, status=status)
+
+
+def _roles(row: User) -> dict[str, bool]:
+    return {"administrator": row.is_administrator, "auditor": row.is_auditor}
 
 
 @never_cache
@@ -238,4 +250,58 @@ def service_extend(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         else:
             messages.success(request, f"{row} goes on.")
             return redirect("person", row.pk)
-    return _page(request, user, row, form, 400)
+    return _page(request, user, row, form=form, status=400)
+
+
+@never_cache
+@require_POST
+def person_roles(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """Propose that somebody be administrator or auditor; taking that away is done at once."""
+    row, form = _fetch(request, pk), RolesForm(request.POST, auto_id=ROLES)
+    check_administer(signed_in(request))
+    if not form.is_valid():
+        return _page(request, signed_in(request), row, roles=form, status=400)
+    before, wanted = _roles(row), form.cleaned_data
+    payload = {role: wanted[role] for role in before if wanted[role] != before[role]}
+    if not payload:
+        messages.info(request, "Nothing was changed.")
+        return redirect("person", row.pk)
+    return _propose(request, row, "role", payload, roles=form)
+
+
+@never_cache
+@require_POST
+def person_reset(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """Propose that somebody's lost second factors be taken away."""
+    row, form = _fetch(request, pk), WhyForm(request.POST, auto_id=WHY)
+    check_administer(signed_in(request))
+    if not form.is_valid():
+        return _page(request, signed_in(request), row, why=form, status=400)
+    return _propose(request, row, "factor_reset", {}, why=form)
+
+
+def _propose(
+    request: HttpRequest, row: User, kind: str, payload: dict[str, Any], **named: Any
+) -> HttpResponse:
+    user, [form] = signed_in(request), named.values()
+    status = 400
+    try:
+        change = changes.propose(
+            by=user,
+            kind=kind,
+            about=row,
+            payload=payload,
+            reason=form.cleaned_data["reason"],
+            proofs=stepup.proofs(request),
+        )
+    except InvalidInput as error:
+        _refused(form, error)
+    except Conflict as error:
+        form.add_error(None, error.detail)
+        status = 409
+    else:
+        if change is not None:
+            return redirect("change", change.pk)
+        messages.success(request, f"The roles of {row} are changed.")
+        return redirect("person", row.pk)
+    return _page(request, user, row, status=status, **named)

@@ -12,7 +12,7 @@ from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
-from accounts import invitations, sessions, stepup
+from accounts import changes, factors, invitations, sessions, stepup
 from accounts.actions import (
     create_service,
     create_token,
@@ -26,7 +26,7 @@ from accounts.actions import (
     warn_of_ends,
 )
 from accounts.agents import in_words
-from accounts.models import Invitation, Session, User
+from accounts.models import Change, Invitation, Session, User
 from accounts.stepup import Action, Purpose
 from audit import clock
 from audit.events import Event
@@ -34,7 +34,8 @@ from audit.models import AuditEvent
 from audit.redaction import redact
 from broker.errors import Conflict, Forbidden, InvalidInput, NotFound, StepUpNeeded
 from notifications.models import Notification
-from tests.world import PASSWORD, World, unique
+from tests.accounts.authenticator import authenticator
+from tests.world import PASSWORD, PROVED, World, unique
 
 NEW = "a quiet harbour in november"
 DAY = dt.timedelta(days=1)
@@ -395,6 +396,44 @@ class TestPages:
         assert owning.status_code == 403
         assert browser.get(reverse("people")).status_code == 404
         assert browser.get(reverse("person", args=[person.pk])).status_code == 404
+
+    def test_what_widens_access_waits_for_a_second_administrator(
+        self, world: World, administrator: User
+    ) -> None:
+        second, person = world.person(is_administrator=True), world.person(full_name="Noor")
+        group = world.profile().requesters
+        authenticator(person)
+        browser = signed_in(administrator)
+        prove(browser, group, person)
+        made = {
+            ("group-join", group): {"email": person.email, "reason": "Joins the team."},
+            ("group-owner", group): {"email": person.email, "reason": "Leads the team."},
+            ("person-roles", person): {"auditor": "on", "reason": "Audits from May on."},
+            ("person-reset", person): {"reason": "Her phone is gone; we spoke in person."},
+        }
+        for (name, about), fields in made.items():
+            url = reverse(name, args=[about.pk])
+            silent = browser.post(url, fields | {"reason": ""})
+            assert (silent.status_code, "Say why" in silent.content.decode()) == (400, True), name
+            answer = browser.post(url, fields)
+            change = Change.objects.latest("id")
+            assert answer["Location"] == reverse("change", args=[change.pk]), name
+            page = browser.get(reverse(name.split("-")[0], args=[about.pk])).content.decode()
+            assert f"{change}</a> waits for a second administrator" in page.replace("&#x27;", "'")
+            assert browser.post(url, fields).status_code == 409, "one of each waits"
+        person.refresh_from_db()
+        assert not group.has(person)
+        assert not group.owners.exists()
+        assert (person.is_auditor, factors.has_factor(person)) == (False, True)
+        for change in Change.objects.filter(about__in=[group.pk, person.pk]):
+            changes.approve(by=second, change_id=change.pk, note="", proofs=PROVED)
+        person.refresh_from_db()
+        assert group.has(person)
+        assert group.owners.get() == person
+        assert (person.is_auditor, factors.has_factor(person)) == (True, False)
+        dropped = browser.post(reverse("person-roles", args=[person.pk]), {"reason": ""})
+        assert dropped["Location"] == reverse("person", args=[person.pk])
+        assert not User.objects.get(pk=person.pk).is_auditor, "less takes nobody else"
 
     def test_a_profile_is_changed_by_whom_it_is_of(self, world: World) -> None:
         person = world.person()

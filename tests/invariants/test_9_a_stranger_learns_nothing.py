@@ -124,6 +124,8 @@ ROUTES = {
     ("person-reactivate", POST): "person",
     ("person-invite", POST): "person",
     ("person-sign-out", POST): "person",
+    ("person-roles", POST): "person",
+    ("person-reset", POST): "person",
     ("service-extend", POST): "person",
     ("group", GET): "group",
     ("group-join", POST): "group",
