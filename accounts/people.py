@@ -60,14 +60,15 @@ class Filters:
         return urlencode({key: value for key, value in found.items() if value})
 
 
+def with_factor(rows: QuerySet[User]) -> QuerySet[User]:
+    """These, with whether each has a second factor as `factor`."""
+    return rows.annotate(factor=ExpressionWrapper(_has_factor(), output_field=BooleanField()))
+
+
 def find(rows: QuerySet[User], filters: Filters) -> tuple[list[Any], str]:
     """A page of these, by name, with `factor` and `group_count`; and where the next one begins,
     empty at the end."""
-    rows = rows.annotate(
-        factor=ExpressionWrapper(_has_factor(), output_field=BooleanField()),
-        group_count=Count("memberships"),
-        sort=Lower("full_name"),
-    )
+    rows = with_factor(rows).annotate(group_count=Count("memberships"), sort=Lower("full_name"))
     for word in filters.words.split()[:8]:
         rows = rows.filter(Q(full_name__icontains=word) | Q(email__icontains=word))
     match filters.state:

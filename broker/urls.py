@@ -10,6 +10,7 @@ from accessrequests.api import (
     ReviewsView,
 )
 from accounts.api_changes import ChangeViewSet
+from accounts.api_people import GroupViewSet, PersonViewSet
 from audit.api import AuditEventViewSet
 from broker.health import healthz
 from broker.metrics import metrics
@@ -28,6 +29,8 @@ router.register("profiles", ProfileViewSet, basename="api-profile")
 router.register("requests", RequestViewSet, basename="api-request")
 router.register("approvals", ApprovalViewSet, basename="api-approval")
 router.register("changes", ChangeViewSet, basename="api-change")
+router.register("people", PersonViewSet, basename="api-person")
+router.register("groups", GroupViewSet, basename="api-group")
 router.register("policies", PolicyViewSet, basename="api-policy")
 router.register("absences", AbsenceViewSet, basename="api-absence")
 router.register("grants", GrantViewSet, basename="api-grant")

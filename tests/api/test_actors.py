@@ -65,6 +65,8 @@ class Scene:
             absence=self.absence.pk,
             stop=self.stop.pk,
             change=self.change.pk,
+            colleague=self.colleague.pk,
+            group=self.grant.request.profile.requesters_id,
             slug=self.grant.request.profile.endpoint.slug,
         )
 
@@ -81,6 +83,8 @@ class Scene:
             Purpose(Action.ENDPOINT, str(profile.endpoint.pk)),
             Purpose(Action.POLICY, self.policy.slug),
             Purpose(Action.CHANGE, str(self.change.pk)),
+            Purpose(Action.PEOPLE, str(self.colleague.pk)),
+            Purpose(Action.PEOPLE, str(profile.requesters_id)),
         ]
 
 
@@ -167,6 +171,14 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (WRITE, "changes/{change}/reject/"): row(404, 404, 404, 404, 403, 200, 404),
     # Whoever proposed it is none of these.
     (WRITE, "changes/{change}/withdraw/"): row(404, 404, 404, 404, 403, 403, 404),
+    (READ, "people/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "people/{colleague}/"): row(404, 404, 404, 404, 200, 200, 404),
+    (WRITE, "people/{colleague}/deactivate/"): row(404, 404, 404, 404, 403, 200, 404),
+    (READ, "groups/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "groups/{group}/"): row(404, 404, 404, 404, 200, 200, 404),
+    (READ, "groups/{group}/members/"): row(404, 404, 404, 404, 200, 200, 404),
+    (WRITE, "groups/{group}/members/"): row(404, 404, 404, 404, 403, 201, 404),
+    (WRITE, "groups/{group}/members/remove/"): row(404, 404, 404, 404, 403, 204, 404),
     (READ, "grants/{grant}/"): row(200, 404, 200, 200, 200, 200, 404),
     (READ, "grants/{grant}/calls/"): row(200, 404, 200, 200, 200, 200, 404),
     (READ, "grants/{grant}/usage/"): row(200, 404, 200, 200, 200, 200, 404),
@@ -214,6 +226,9 @@ PUBLIC = {"schema/", "docs/", "revoke/"}
 IN_PERSON = {
     (WRITE, "requests/{pending}/reviews/"),
     (WRITE, "reviews/"),
+    (WRITE, "people/{colleague}/deactivate/"),
+    (WRITE, "groups/{group}/members/"),
+    (WRITE, "groups/{group}/members/remove/"),
     (WRITE, "changes/{change}/approve/"),
     (WRITE, "changes/{change}/reject/"),
     (WRITE, "changes/{change}/withdraw/"),
@@ -266,6 +281,8 @@ def body_for(template: str, scene: Scene) -> dict[str, Any]:
         "requests/{pending}/hand-over/": {"to": scene.colleague.email},
         "reviews/": {"verdict": "approve", "requests": [str(scene.pending.pk)]},
         "changes/{change}/reject/": {"note": "Not on this team."},
+        "groups/{group}/members/": {"person": scene.colleague.email, "reason": "Joins the team."},
+        "groups/{group}/members/remove/": {"person": scene.people["teammate"].email},
         "absences/": {"ends_at": (clock.now() + dt.timedelta(hours=1)).isoformat()},
         "policies/{policy}/": {"document": version.document | {"name": "Another"}},
         "notification-settings/": told(),
