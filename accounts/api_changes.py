@@ -13,6 +13,7 @@ from accounts import changes, stepup
 from accounts.api import StrictSerializer, VisibleViewSet, caller, check_empty, is_token
 from accounts.changes.deciding import TEXT
 from accounts.models import Change
+from accounts.standing import check_standing
 from audit import clock
 from broker.errors import NeedsPerson
 
@@ -97,6 +98,7 @@ class ChangeViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleVie
 
     def _decide(self, request: Request, verb: Any) -> Response:
         change = self._in_person(request)
+        check_standing(request)
         body = ChangeNoteSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         done = verb(

@@ -16,6 +16,7 @@ from accounts.changes.deciding import TEXT
 from accounts.door import fetch
 from accounts.models import Change, User
 from accounts.session import person
+from accounts.standing import check_standing
 from accounts.stepup import Action, Purpose
 from audit import clock
 from broker.errors import InvalidInput, KeyturnError, NotFound
@@ -159,6 +160,7 @@ def change_decide(request: HttpRequest, pk: object) -> HttpResponse:
     """Agree to it, or reject it."""
     form = NoteForm(request.POST)
     row, note = _found(request, pk), request.POST.get("note", "")
+    check_standing(request)
     verbs = {"approve": changes.approve, "reject": changes.reject}
     verb = verbs.get(request.POST.get("verdict", ""))
     try:

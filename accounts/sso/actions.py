@@ -151,21 +151,30 @@ def keep(
     sid = claims.get("sid")
     if not isinstance(sid, str) or not 1 <= len(sid) <= LONGEST_SID:
         sid = str(key)
-    sealed = factors.seal(json.dumps(dict(tokens)).encode(), str(key))
     return ProviderSignIn.objects.create(
         id=key,
         person=person,
         provider=by_provider.slug,
         subject=claims["sub"],
         provider_session=session_at(by_provider, sid),
-        sealed=sealed,
+        sealed=_seal(key, tokens),
         asked_at=clock.now(),
     )
+
+
+def _seal(key: UUID, tokens: Mapping[str, str]) -> str:
+    return factors.seal(json.dumps(dict(tokens)).encode(), str(key))
 
 
 def session_at(by_provider: Provider, sid: str) -> str:
     """What names a provider's session among those of all providers."""
     return f"{by_provider.slug}/{sid}"
+
+
+def given(answer: Mapping[str, Any]) -> dict[str, str]:
+    """The tokens in what a token endpoint answered."""
+    names = ("access_token", "refresh_token", "id_token")
+    return {name: answer[name] for name in names if isinstance(answer.get(name), str)}
 
 
 def tokens_of(row: ProviderSignIn) -> dict[str, str]:
@@ -191,36 +200,47 @@ def ask_again(*, key: UUID | str) -> None:
         if asked is None:
             end(ProviderSignIn.objects.filter(pk=row.pk), why="no such provider")
             raise SignInAgain
-        tokens = tokens_of(row)
         try:
-            claims, tokens = _standing(asked, tokens)
-            if claims.get("sub") != row.subject:
-                raise Gone("another sub")
+            claims = _standing(asked, row)
         except Gone as error:
             end(_same_session(row), why=str(error))
             raise SignInAgain(f"{asked.name} no longer stands for you. Sign in again.") from None
-        except NoAnswer as error:
+        except (NoAnswer, NotGood) as error:
             logger.warning("%s can't be asked again: %s", asked.slug, error)
             raise speaking.unavailable(asked) from None
-        sealed = factors.seal(json.dumps(tokens).encode(), str(row.pk))
         with transaction.atomic():
-            # By the row: a logout in the meantime has deleted it.
-            if not ProviderSignIn.objects.filter(pk=row.pk).update(
-                sealed=sealed, asked_at=clock.now()
-            ):
-                raise SignInAgain
-            _take_groups(row.person, asked, claims)
+            _put(row, asked_at=clock.now())
+            # Claims that only ID tokens carry say nothing by their absence elsewhere.
+            if asked.groups is not None and ("aud" in claims or asked.groups.claim in claims):
+                _take_groups(row.person, asked, claims)
 
 
-def _standing(asked: Provider, tokens: dict[str, str]) -> tuple[Mapping[str, Any], dict[str, str]]:
-    """What the provider says of the person now, and the tokens to ask it by next time."""
+def _standing(asked: Provider, row: ProviderSignIn) -> dict[str, Any]:
+    """What the provider says of the person now. Raises Gone, NoAnswer, NotGood, Unavailable."""
+    tokens = tokens_of(row)
+    claims: dict[str, Any] = {}
     if refresh_token := tokens.get("refresh_token"):
         # First: an access token may be good until it ends by itself, whatever became of the person.
-        answer = speaking.refresh(asked, refresh_token)
-        for name in ("access_token", "refresh_token"):
-            if isinstance(answer.get(name), str):
-                tokens = tokens | {name: answer[name]}
-    return speaking.userinfo(asked, tokens["access_token"]), tokens
+        new = given(speaking.refresh(asked, refresh_token))
+        tokens |= new
+        # At once: it works once, and what follows may fail.
+        _put(row, sealed=_seal(row.pk, tokens))
+        if "id_token" in new:
+            claims = speaking.verified(asked, new["id_token"], need=["sub", "exp", "iat"])
+    if not claims or speaking.has_userinfo(asked):
+        said = speaking.userinfo(asked, tokens["access_token"])
+        if claims and said.get("sub") != claims["sub"]:
+            raise NotGood("userinfo is of another sub")
+        claims = said | claims
+    if claims.get("sub") != row.subject:
+        raise Gone("another sub")
+    return claims
+
+
+def _put(row: ProviderSignIn, **fields: Any) -> None:
+    # By the row: a logout in the meantime has deleted it.
+    if not ProviderSignIn.objects.filter(pk=row.pk).update(**fields):
+        raise SignInAgain
 
 
 def _same_session(row: ProviderSignIn) -> QuerySet[ProviderSignIn]:

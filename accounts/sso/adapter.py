@@ -69,6 +69,7 @@ class CodeFlow(OpenIDConnectOAuth2Adapter):  # type: ignore[misc]
         **kwargs: Any,
     ) -> NoReturn:
         """Let in whom the provider's answer names. It never comes back to allauth."""
+        from accounts.sso.actions import given
         from accounts.sso.views import let_in
 
         ours, answer = self.provider_of_ours, kwargs["response"]
@@ -76,12 +77,7 @@ class CodeFlow(OpenIDConnectOAuth2Adapter):  # type: ignore[misc]
             claims = self._claims(ours, answer)
         except (NoAnswer, NotGood, Gone) as error:
             raise OAuth2Error(f"{type(error).__name__}: {error}") from error
-        tokens = {
-            name: answer[name]
-            for name in ("access_token", "refresh_token", "id_token")
-            if isinstance(answer.get(name), str)
-        }
-        raise ImmediateHttpResponse(let_in(request, ours, claims=claims, tokens=tokens))
+        raise ImmediateHttpResponse(let_in(request, ours, claims=claims, tokens=given(answer)))
 
     def _claims(self, ours: Provider, answer: Mapping[str, Any]) -> dict[str, Any]:
         """What the provider says of the person: by a token that it signed for this very sign-in,
@@ -91,7 +87,7 @@ class CodeFlow(OpenIDConnectOAuth2Adapter):  # type: ignore[misc]
         )
         if not self.nonce or not secrets.compare_digest(str(claims["nonce"]), self.nonce):
             raise NotGood("of another sign-in")
-        if "userinfo_endpoint" not in self.openid_config:
+        if not speaking.has_userinfo(ours):
             return claims
         said = speaking.userinfo(ours, answer["access_token"])
         # OpenID Connect Core 1.0, §5.3.2: an access token could be of somebody else.

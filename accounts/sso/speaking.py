@@ -162,6 +162,11 @@ def verified(provider: Provider, token: str, *, need: list[str]) -> dict[str, An
     return claims
 
 
+def has_userinfo(provider: Provider) -> bool:
+    """Whether it has an endpoint that says who somebody is. Raises NoAnswer."""
+    return metadata(provider).get("userinfo_endpoint") is not None
+
+
 def userinfo(provider: Provider, access_token: str) -> dict[str, Any]:
     """What the provider says of the person now. Raises Gone, and NoAnswer."""
     url = metadata(provider).get("userinfo_endpoint")

@@ -72,10 +72,11 @@ class FakeProvider:
         self.status = 200
         self.refused = False
         self.refresh_tokens = True
+        self.id_tokens_again = False
         self.codes: dict[str, dict[str, str]] = {}
         self.good_refresh: set[str] = set()
         self.calls: list[str] = []
-        self.hold: threading.Barrier | None = None
+        self.userinfo_fails = False
 
     def __enter__(self) -> Self:
         self.thread.start()
@@ -101,11 +102,11 @@ class FakeProvider:
             return 200, {"keys": [_jwk(self.key, self.kid)]}
         if path == "/userinfo":
             self.calls.append("userinfo")
-            if self.status != 200:
-                return self.status, {}
+            if self.status != 200 or self.userinfo_fails:
+                return 500, {}
             if self.refused:
                 return 401, {"error": "invalid_token"}
-            return 200, self.person | self.userinfo
+            return 200, {k: v for k, v in (self.person | self.userinfo).items() if v is not None}
         return 404, {}
 
     def token(self, said: dict[str, str]) -> tuple[int, Any]:
@@ -117,6 +118,8 @@ class FakeProvider:
             if self.refused or said.get("refresh_token") not in self.good_refresh:
                 return 400, {"error": "invalid_grant"}
             self.good_refresh.discard(said["refresh_token"])
+            if self.id_tokens_again:
+                answer["id_token"] = self.id_token()
         else:
             asked = self.codes.pop(said.get("code", ""), None)
             proof = hashlib.sha256(said.get("code_verifier", "").encode()).digest()

@@ -4,12 +4,14 @@ import datetime as dt
 import threading
 
 import pytest
+from allauth.socialaccount.models import SocialAccount
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.db import connection
 from django.db.models import F
 from django.test import Client
 
 from accessrequests.states import RequestState
+from accounts import changes
 from accounts.actions import join_group
 from accounts.models import ProviderSignIn, Session, User
 from accounts.sso import actions, speaking
@@ -17,7 +19,7 @@ from audit.events import Event
 from audit.models import AuditEvent
 from broker.errors import SignInAgain, Unavailable
 from tests.sso.providers import come_back
-from tests.world import unique
+from tests.world import PROVED, unique
 
 
 def signed_in(acme, slug):
@@ -58,57 +60,91 @@ def test_it_is_asked_at_most_once_a_minute_and_its_tokens_go_on(acme, ana, world
         a_minute_later()
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/grants/{grant}/check-out/",
-        "/grants/{grant}/refresh/",
-        "/requests/{pending}/review/",
-        "/api/v1/grants/{grant}/credentials/",
-        "/api/v1/grants/{grant}/credentials/refresh/",
-        "/api/v1/requests/{pending}/reviews/",
-        "/api/v1/reviews/",
-        "/approvals/decide/",
-    ],
-)
-@pytest.mark.parametrize("down", [True, False], ids=["down", "gone"])
-def test_every_review_and_check_out_asks(acme, ana, world, path, down):
-    client, user = ana
+PATHS = [
+    "/grants/{grant}/check-out/",
+    "/grants/{grant}/refresh/",
+    "/requests/{pending}/review/",
+    "/approvals/decide/",
+    "/changes/{change}/decide/",
+    "/api/v1/grants/{grant}/credentials/",
+    "/api/v1/grants/{grant}/credentials/refresh/",
+    "/api/v1/requests/{pending}/reviews/",
+    "/api/v1/reviews/",
+    "/api/v1/changes/{change}/approve/",
+    "/api/v1/changes/{change}/reject/",
+]
+
+
+@pytest.fixture
+def scene(ana, world):
+    """What Ana could decide and check out."""
+    _, user = ana
     profile = world.profile()
     join_group(by=None, user=user, group=profile.reviewers)
-    pending = world.request(RequestState.PENDING, profile=profile)
-    grant = granted(world, user)
-    path = path.format(grant=grant.pk, pending=pending.pk)
+    proposer = world.person(is_administrator=True)
+    User.objects.filter(pk=user.pk).update(is_administrator=True)
+    return {
+        "pending": world.request(RequestState.PENDING, profile=profile),
+        "grant": granted(world, user),
+        "change": changes.propose(
+            kind="group_member",
+            by=proposer,
+            about=profile.requesters,
+            payload={"person": str(world.person().pk)},
+            reason="Joins the team.",
+            proofs=PROVED,
+        ),
+    }
+
+
+def send(client, path, scene):
     a_minute_later()
-    if down:
-        acme.status = 500
-    else:
-        acme.refused = True
-    api = path.startswith("/api/")
-    said = {"verdict": "approve", "requests": [str(pending.pk)]}
-    if path.endswith(f"{pending.pk}/reviews/"):
-        said = {"verdict": "approve"}
-    if api:
-        if "grants" in path:
+    at = path.format(**{name: row.pk for name, row in scene.items()})
+    said = {"verdict": "approve"}
+    if path in {"/api/v1/reviews/", "/approvals/decide/"}:
+        said["requests"] = [str(scene["pending"].pk)]
+    if path.startswith("/api/"):
+        if "verdict" in said and not path.endswith("reviews/"):
             said = {}
-        answer = client.post(path, said, content_type="application/json")
-    else:
-        answer = client.post(path, said)
-    pending.refresh_from_db()
-    assert pending.state == RequestState.PENDING
-    assert not grant.credentials.exists()
-    if down:
-        assert answer.status_code == 503
-        assert client.get("/").status_code == 200
-        return
-    if api:
-        assert (answer.status_code, answer.json()["type"].split("/")[-2]) == (401, "sign-in-again")
-    else:
-        assert answer["Location"].startswith("/sign-in/?next=")
-        assert "no longer stands for you" in client.get("/sign-in/").content.decode()
-    assert not Session.objects.filter(person=user).exists()
-    row = AuditEvent.objects.get(event=Event.PROVIDER_ENDED)
-    assert (row.subject_id, row.data["why"]) == (user.pk, "refresh: invalid_grant")
+        return client.post(at, said, content_type="application/json")
+    return client.post(at, said)
+
+
+def nothing_was_done(scene):
+    for row in (scene["pending"], scene["change"]):
+        before = row.state
+        row.refresh_from_db()
+        assert row.state == before == "pending"
+    return not scene["grant"].credentials.exists()
+
+
+def test_while_it_is_down_nothing_is_reviewed_or_checked_out(acme, ana, scene):
+    client, _ = ana
+    acme.status = 500
+    for path in PATHS:
+        assert send(client, path, scene).status_code == 503, path
+    assert client.get("/").status_code == 200
+    assert nothing_was_done(scene)
+
+
+def test_once_it_refuses_nothing_is_reviewed_or_checked_out(acme, ana, scene, configure):
+    client, user = ana
+    slug = SocialAccount.objects.get(user=user).provider
+    for path in PATHS:
+        acme.refused = True
+        answer = send(client, path, scene)
+        if path.startswith("/api/"):
+            said = answer.json()["type"].split("/")[-2]
+            assert (answer.status_code, said) == (401, "sign-in-again"), path
+        else:
+            assert answer["Location"].startswith("/sign-in/?next="), path
+            assert "no longer stands for you" in client.get("/sign-in/").content.decode()
+        assert not Session.objects.filter(person=user).exists(), path
+        row = AuditEvent.objects.filter(event=Event.PROVIDER_ENDED).latest("pk")
+        assert (row.subject_id, row.data["why"]) == (user.pk, "refresh: invalid_grant")
+        acme.refused = False
+        come_back(client, slug, acme)
+    assert nothing_was_done(scene)
 
 
 def test_without_a_refresh_token_userinfo_says(acme, db, configure):
@@ -125,6 +161,18 @@ def test_without_a_refresh_token_userinfo_says(acme, db, configure):
     assert not ProviderSignIn.objects.exists()
 
 
+def test_a_refresh_token_that_was_used_up_is_replaced_whatever_follows(acme, ana):
+    _, user = ana
+    row = ProviderSignIn.objects.get(person=user)
+    a_minute_later()
+    acme.userinfo_fails = True
+    with pytest.raises(Unavailable):
+        actions.ask_again(key=row.pk)
+    acme.userinfo_fails = False
+    actions.ask_again(key=row.pk)
+    assert acme.calls == ["refresh_token", "userinfo", "refresh_token", "userinfo"]
+
+
 def test_groups_that_were_taken_there_are_gone_here_at_the_next_asking(acme, db, configure, world):
     group = world.group()
     slug = configure(acme.issuer, new_accounts=True, groups={"members": {"ml": group.slug}})
@@ -136,6 +184,21 @@ def test_groups_that_were_taken_there_are_gone_here_at_the_next_asking(acme, db,
     a_minute_later()
     actions.ask_again(key=row.pk)
     assert not group.has(user)
+
+
+def test_groups_that_only_id_tokens_name_are_not_lost_by_userinfo(acme, db, configure, world):
+    group = world.group()
+    slug = configure(acme.issuer, new_accounts=True, groups={"members": {"ml": group.slug}})
+    acme.claims = {"groups": ["ml"]}
+    acme.userinfo = {"groups": None}
+    _, user = signed_in(acme, slug)
+    row = ProviderSignIn.objects.get(person=user)
+    for again, groups, member in ((False, [], True), (True, ["ml"], True), (True, [], False)):
+        acme.id_tokens_again = again
+        acme.claims = {"groups": groups}
+        a_minute_later()
+        actions.ask_again(key=row.pk)
+        assert group.has(user) == member, (again, groups)
 
 
 def test_a_provider_that_was_taken_out_of_the_file_stands_for_nobody(acme, ana, settings, world):
