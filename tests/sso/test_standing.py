@@ -100,7 +100,7 @@ def scene(ana, world):
 def send(client, path, scene):
     a_minute_later()
     at = path.format(**{name: row.pk for name, row in scene.items()})
-    said = {"verdict": "approve"}
+    said: dict[str, object] = {"verdict": "approve"}
     if path in {"/api/v1/reviews/", "/approvals/decide/"}:
         said["requests"] = [str(scene["pending"].pk)]
     if path.startswith("/api/"):
