@@ -6,8 +6,10 @@ from django.test import Client
 
 from accounts.actions import deactivate_user, join_group
 from accounts.models import ProviderSignIn, Session, User
+from accounts.sso.actions import end
 from audit.events import Event
 from audit.models import AuditEvent
+from tests.accounts.authenticator import authenticator, code
 from tests.sso.providers import come_back
 from tests.world import PASSWORD, unique
 
@@ -36,9 +38,7 @@ def test_a_first_sign_in_makes_the_account_and_the_second_finds_it(acme, configu
     assert not user.is_auditor
     session = Session.objects.get(person=user)
     assert (session.how, session.provider_session) == (slug, f"{slug}/their-session")
-    assert AuditEvent.objects.get(event=Event.SIGNED_IN, actor_id=user.pk).data == {
-        "provider": slug
-    }
+    assert AuditEvent.objects.get(event=Event.SIGNED_IN, actor_id=user.pk).data["how"] == slug
     # By `sub` from now on, whatever the address is.
     acme.person |= {"email": "somebody.else@elsewhere.test"}
     again = Client()
@@ -69,6 +69,26 @@ def test_a_known_person_is_linked_by_a_verified_address_once(acme, configure, wo
     acme.person = somebody(email=user.email)
     other = Client()
     come_back(other, slug, acme)
+    assert signed_in(other) is None
+
+
+def test_whoever_has_a_second_factor_here_proves_it_after_the_provider_too(acme, configure, world):
+    user, slug = world.person(), configure(acme.issuer)
+    secret = authenticator(user)
+    acme.person = somebody(email=user.email, sid="theirs")
+    client = Client()
+    half_way = come_back(client, slug, acme, next="/catalogue/")["Location"]
+    assert half_way == "/sign-in/factor/?next=%2Fcatalogue%2F"
+    assert signed_in(client) is None
+    assert "/sign-in/" in client.get("/catalogue/")["Location"]
+    client.post(half_way, {"code": code(secret)})
+    session = Session.objects.get(person=user)
+    assert (session.how, session.provider_session) == (slug, f"{slug}/theirs")
+    # Who is half-way is signed out by the provider as well.
+    other = Client()
+    come_back(other, slug, acme)
+    assert end(ProviderSignIn.objects.filter(person=user), why="logout token") == 2
+    other.post(half_way, {"code": code(secret)})
     assert signed_in(other) is None
 
 
