@@ -222,6 +222,6 @@ def basic(name: str, secret: str) -> str:
 def unavailable(provider: Provider) -> Unavailable:
     """What is said while it can't be asked."""
     return Unavailable(
-        f"{provider.name} can't be asked at the moment whether you still have your account there. "
+        f"{provider.name} can’t be asked at the moment whether you still have your account there. "
         "Nothing was done: try again in a few seconds."
     )

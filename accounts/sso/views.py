@@ -109,14 +109,14 @@ def failed(
     """Back to the sign-in page, with what to do; the reason is for the log and the record."""
     found = _provider(slug)
     if cancelled:
-        messages.error(request, f"You didn't sign in at {found.name}.")
+        messages.error(request, f"You didn’t sign in at {found.name}.")
         return redirect("sign-in")
     logger.warning("sign-in by %s: %s", slug, why or "no state of this browser's")
     with transaction.atomic():
         record(Event.SIGN_IN_REFUSED, by=None, provider=slug, reason=(why or "state")[:300])
     messages.error(
         request,
-        f"Signing in by {found.name} didn't work. Try again; if it fails again, ask an "
+        f"Signing in by {found.name} didn’t work. Try again; if it fails again, ask an "
         "administrator of Keyturn.",
     )
     return redirect("sign-in")
