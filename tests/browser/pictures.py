@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
+from accounts import passkeys
 from credentials.actions import alert_stuck
 from credentials.models import Credential, Reconciliation
 from credentials.stopping import lift
 from endpoints.models import EmergencyStop
-from tests.accounts.authenticator import code
+from tests.accounts.authenticator import code, later
+from tests.accounts.passkey import passkey_of
 from tests.browser.asking import holdings, paths, stage
 from tests.browser.conftest import DESK, PHONE, Visitor
 from tests.browser.delivering import delivering
@@ -26,6 +28,7 @@ from tests.browser.inside import close_all, inside
 from tests.browser.owing import owing
 from tests.browser.rotating import rotating_keys
 from tests.browser.scene import PASSWORD, Scene, afternoon, build
+from tests.browser.test_factors import by_password, set_up_app
 from tests.credentials.owing import gone
 from tests.servers import Servers
 from tests.world import PASSWORD as WORLD_PASSWORD
@@ -184,6 +187,46 @@ def test_pictures_of_asking(
     _snap(ana, "ask-strict-more", size, theme)
     page.get_by_role("button", name="Ask for access").click()
     _snap(ana, "ask-strict-errors", size, theme)
+    _keep_small(size, theme)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", ["1440", "390"])
+def test_pictures_of_second_factors(
+    visit: Callable[..., Visitor], world: World, size: str, theme: str
+) -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
+    chidi = world.person(
+        full_name="Chidi Eze",
+        is_auditor=True,
+        password=WORLD_PASSWORD,
+        time_zone=afternoon(),
+    )
+    visitor = visit(dark=theme == "dark", phone=size == "390")
+    page = by_password(visitor, chidi)
+    page.wait_for_url("**/settings/factor/**")
+    _snap(visitor, "factor-first", size, theme)
+    secret = set_up_app(page)
+    page.get_by_role("heading", name="Keep these recovery codes").wait_for()
+    _snap(visitor, "factor-codes", size, theme)
+    _, row, _ = passkey_of(world, chidi)  # which signs them out
+    passkeys.rename(by=chidi, pk=row.pk, name="Safari on iPhone")
+    later(chidi)
+    by_password(visitor, chidi)
+    page.wait_for_url("**/sign-in/factor/**")
+    _snap(visitor, "sign-in-factor", size, theme)
+    page.get_by_role("textbox", name="Code", exact=True).fill(code(secret))
+    page.get_by_role("button", name="Prove it").click()
+    page.wait_for_url(lambda url: "/sign-in/" not in url)
+    visitor.go("/settings/factor/")
+    page.get_by_role("link", name="Prove it is you").click()
+    page.wait_for_url("**/step-up/**")
+    _snap(visitor, "step-up-ways", size, theme)
+    later(chidi)
+    page.get_by_role("textbox", name="Code", exact=True).fill(code(secret))
+    page.get_by_role("button", name="Prove it").click()
+    page.wait_for_url("**/settings/factor/**")
+    _snap(visitor, "factors", size, theme)
     _keep_small(size, theme)
 
 
