@@ -12,12 +12,13 @@ from accessrequests.policy.document import PolicyDocument, Reviewers
 from accessrequests.policy.effective import DEFAULT
 from accessrequests.policy.narrowing import always_asks, narrower
 from accounts.changes import propose
+from accounts.linked import check_second
 from accounts.models import Change, Group, User
 from accounts.stepup import Proofs
 from audit import clock
 from audit.events import Event
 from audit.record import record
-from broker.errors import InvalidInput, NotFound, SecondPerson
+from broker.errors import InvalidInput, NotFound
 from endpoints.models import AccessProfile, Endpoint
 
 NOTE_LENGTH = 300
@@ -130,12 +131,6 @@ def profiles_of(policy: Policy | None, document: PolicyDocument | None) -> list[
     return list(rows.distinct())
 
 
-def _check_second(by: User | None, proposed_by: User | None, *, wider: bool) -> None:
-    """Raise SecondPerson for one administrator alone, by whatever route."""
-    if by is not None and wider and (proposed_by is None or proposed_by.pk == by.pk):
-        raise SecondPerson("It lets people do more than before: a second administrator decides.")
-
-
 @transaction.atomic
 def save_policy(
     *,
@@ -167,7 +162,7 @@ def save_policy(
     current = policy.current
     if current is not None and policy.retired_at is None and current.document == data:
         return policy, False
-    _check_second(by, proposed_by, wider=by is not None and widens(policy, document))
+    check_second(by, proposed_by, wider=by is not None and widens(policy, document))
     number = (policy.versions.values_list("number", flat=True).first() or 0) + 1
     version = PolicyVersion.objects.create(
         policy=policy,
@@ -217,7 +212,7 @@ def retire_policy(*, by: User | None, slug: str, proposed_by: User | None = None
     if policy is None or policy.current is None:
         raise NotFound(kind="policy", id=slug)
     if policy.retired_at is None:
-        _check_second(by, proposed_by, wider=by is not None and widens(policy, None))
+        check_second(by, proposed_by, wider=by is not None and widens(policy, None))
         policy.retired_at = clock.now()
         policy.save(update_fields=["retired_at"])
         policy.bindings.all().delete()

@@ -3,6 +3,8 @@
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
+from accounts.changes.rights import rights_of
+from accounts.linked import check_second
 from accounts.models import Group, Membership, User
 from accounts.permissions import check_administer, check_say_members
 from accounts.validation import messages
@@ -37,10 +39,14 @@ def set_rota(*, by: User | None, group: Group, is_rota: bool) -> bool:
 
 
 @transaction.atomic
-def join_group(*, by: User | None, user: User, group: Group) -> None:
-    """Make this person a member; once is enough."""
+def join_group(
+    *, by: User | None, user: User, group: Group, proposed_by: User | None = None
+) -> None:
+    """Make this person a member; once is enough. Of a group that opens something two people do
+    (accounts.changes): raises SecondPerson for one."""
     _, created = Membership.objects.get_or_create(user=user, group=group)
     if created:
+        check_second(by, proposed_by, wider=by is not None and bool(rights_of(group)))
         record(Event.GROUP_JOINED, by=by, about=user, related=(group,), group=group.slug)
 
 
@@ -61,11 +67,15 @@ def remove_member(*, by: User, user: User, group: Group) -> None:
 
 
 @transaction.atomic
-def name_owner(*, by: User | None, group: Group, user: User) -> None:
-    """Let this person say who is in the group. Raises InvalidInput."""
+def name_owner(
+    *, by: User | None, group: Group, user: User, proposed_by: User | None = None
+) -> None:
+    """Let this person say who is in the group. Raises InvalidInput, and SecondPerson as
+    `join_group` does."""
     if not user.is_active or user.is_service:
         raise InvalidInput({"owner": "Must be a person whose account is active."})
     if not group.owners.filter(pk=user.pk).exists():
+        check_second(by, proposed_by, wider=by is not None and bool(rights_of(group)))
         group.owners.add(user)
         record(Event.GROUP_OWNER_NAMED, by=by, about=group, related=(user,), owner=user.email)
 

@@ -11,6 +11,7 @@ from django.db.models import F
 from accounts import telling
 from accounts.actions.groups import drop_owner, leave_group
 from accounts.actions.tokens import revoke_token
+from accounts.linked import check_second
 from accounts.models import ApiToken, Group, Invitation, Session, User
 from accounts.permissions import check_administer, check_answer_for
 from accounts.stepup import NONE, Action, Proofs, Purpose
@@ -161,9 +162,10 @@ def set_roles(
     user: User,
     is_administrator: bool | None = None,
     is_auditor: bool | None = None,
+    proposed_by: User | None = None,
 ) -> bool:
     """Make a person administrator or auditor, or not any more; whether that is news. None leaves
-    it as it is. Giving one takes two administrators: see accounts.changes."""
+    it as it is. Giving one takes two people (accounts.changes): raises SecondPerson for one."""
     row = User.objects.select_for_update(no_key=True).get(pk=user.pk)
     given = {"is_administrator": is_administrator, "is_auditor": is_auditor}
     changed = {
@@ -172,6 +174,7 @@ def set_roles(
         if value is not None and value != getattr(row, name)
     }
     if changed:
+        check_second(by, proposed_by, wider=any(changed.values()))
         for name, value in changed.items():
             setattr(user, name, value)
         User.objects.filter(pk=user.pk).update(**changed)

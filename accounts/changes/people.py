@@ -120,9 +120,9 @@ class GroupMember(Kind):
     def apply(self, *, by: User, proposed_by: User | None, row: Group, payload: Payload) -> None:
         user = _person(payload)
         if payload["as"] == "owner":
-            actions.name_owner(by=by, group=row, user=user)
+            actions.name_owner(by=by, group=row, user=user, proposed_by=proposed_by)
         else:
-            actions.join_group(by=by, user=user, group=row)
+            actions.join_group(by=by, user=user, group=row, proposed_by=proposed_by)
 
     def concerned(self, row: Group, payload: Payload) -> Iterable[User]:
         return [*row.owners.all(), *User.objects.filter(pk=payload["person"])]
@@ -177,7 +177,10 @@ class Role(Kind):
 
     def apply(self, *, by: User, proposed_by: User | None, row: User, payload: Payload) -> None:
         actions.set_roles(
-            by=by, user=row, **{ROLES[role]: value for role, value in payload.items()}
+            by=by,
+            user=row,
+            proposed_by=proposed_by,
+            **{ROLES[role]: value for role, value in payload.items()},
         )
 
     def concerned(self, row: User, payload: Payload) -> Iterable[User]:
