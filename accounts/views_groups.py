@@ -12,7 +12,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts import actions, changes, stepup
 from accounts.door import fetch
 from accounts.forms_people import ByEmailForm, GroupForm
-from accounts.models import Change, Group, User
+from accounts.models import Change, Group, ScimRecord, User
 from accounts.permissions import (
     can_administer,
     can_say_members,
@@ -98,6 +98,7 @@ def _page(
         "members": members[:MEMBERS],
         "count": row.memberships.count(),
         "owners": row.owners.order_by("full_name"),
+        "governed": ScimRecord.objects.filter(group=row, gone_at=None).exists(),
         "asks": row.may_request.filter(retired_at=None).select_related("endpoint"),
         "reviews": row.may_review.filter(retired_at=None).select_related("endpoint"),
         "waiting": Change.objects.visible_to(user)

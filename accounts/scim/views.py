@@ -133,7 +133,8 @@ def _answer_to(error: Exception) -> HttpResponse | None:
                 **{"WWW-Authenticate": 'Bearer realm="keyturn-scim"'},
             )
         case KeyturnError():
-            kind = "invalidValue" if isinstance(error, InvalidInput) else None
+            kinds = {InvalidInput: "invalidValue", Conflict: "uniqueness"}
+            kind = next((kinds[each] for each in kinds if isinstance(error, each)), None)
             return _error(Error(status=error.status, scim_type=kind, detail=error.detail))
     return None
 
@@ -203,14 +204,26 @@ def _read(
 def _patched(there: Known, whole: type[Resource[Any]], body: dict[str, Any]) -> Known:
     """What a resource is after these operations. Raises SCIMException and ValidationError."""
     operations = next((body[key] for key in body if key.lower() == "operations"), None)
-    if isinstance(operations, list) and len(operations) > MOST_OPERATIONS:
-        raise InvalidSyntaxException(detail=f"At most {MOST_OPERATIONS} operations in one call.")
+    if isinstance(operations, list):
+        if len(operations) > MOST_OPERATIONS:
+            detail = f"At most {MOST_OPERATIONS} operations in one call."
+            raise InvalidSyntaxException(detail=detail)
+        for each in operations:
+            _manager_as_entra_says_it(each)
     ctx = Context.RESOURCE_PATCH_REQUEST
     PatchOp[whole].model_validate(body, scim_ctx=ctx, scim_policy=KNOWN)  # type: ignore[valid-type]
     patch = PatchOp[type(there)].model_validate(body, scim_ctx=ctx)  # type: ignore[misc]
     after = there.model_copy(deep=True)
     patch.patch(after)
     return after
+
+
+def _manager_as_entra_says_it(operation: Any) -> None:
+    # A manager's id alone, where the RFC has an object.
+    if isinstance(operation, dict) and isinstance(operation.get("value"), str):
+        path = str(operation.get("path")).lower()
+        if path == f"{resources.EnterpriseUser.__schema__}:manager".lower():
+            operation["value"] = {"value": operation["value"]}
 
 
 def _shown(
@@ -239,7 +252,7 @@ def _page(
     kind: type[Known],
     rows: QuerySet[Any],
     attributes: Any,
-    shown: Callable[[Any, SearchRequest[Known]], Known],
+    shown: Callable[[QuerySet[Any], SearchRequest[Known]], list[Known]],
 ) -> HttpResponse:
     if call.request.method == "POST":
         said = call.body()
@@ -254,7 +267,7 @@ def _page(
     start = max(asked.start_index or 1, 1)
     count = resources.PAGE if asked.count is None else asked.count
     count = min(max(count, 0), resources.LARGEST_PAGE)
-    page = [shown(row, asked) for row in rows[start - 1 : start - 1 + count]]
+    page = shown(rows[start - 1 : start - 1 + count], asked)
     found = ListResponse[kind](  # type: ignore[valid-type]
         total_results=rows.count(), start_index=start, items_per_page=len(page), resources=page
     )
@@ -282,7 +295,7 @@ def list_people(call: Call) -> HttpResponse:
         resources.Person,
         _people(),
         filtering.PEOPLE,
-        lambda row, _: resources.person(row),
+        lambda rows, _: [resources.person(row) for row in rows],
     )
 
 
@@ -350,8 +363,18 @@ def list_groups(call: Call) -> HttpResponse:
         resources.Group,
         actions.visible_groups().select_related("scim"),
         filtering.GROUPS,
-        lambda row, asked: _whole(row) if _with_members(asked) else resources.group(row, None),
+        _groups_shown,
     )
+
+
+def _groups_shown(
+    rows: QuerySet[Group], asked: SearchRequest[resources.Group]
+) -> list[resources.Group]:
+    if not _with_members(asked):
+        return [resources.group(row, None) for row in rows]
+    people = actions.visible_people().order_by("pk")
+    whole = rows.prefetch_related(Prefetch("members", people, to_attr="seen"))
+    return [resources.group(row, row.seen) for row in whole]
 
 
 def _with_members(asked: ResponseParameters[Any]) -> bool:

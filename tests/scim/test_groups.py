@@ -51,7 +51,7 @@ def test_a_group_made_by_hand_is_not_there(directory: Directory, world: World) -
     refused(directory.send("POST", "Groups", body), 409, "uniqueness")
 
 
-@pytest.mark.parametrize("right", ["asks", "reviews", "on call"])
+@pytest.mark.parametrize("right", ["asks", "reviews", "on call", "policy"])
 def test_a_group_with_rights_only_shrinks(right: str, directory: Directory, world: World) -> None:
     ada, ben = directory.hire()["id"], directory.hire()["id"]
     group = Group.objects.get(pk=directory.group(ada)["id"])
@@ -63,6 +63,9 @@ def test_a_group_with_rights_only_shrinks(right: str, directory: Directory, worl
             world.profile(reviewers=group)
         case "on call":
             set_rota(by=None, group=group, is_rota=True)
+        case "policy":
+            by_name = {"name": "Review", "reviewers": {"groups": [group.slug]}}
+            world.policy(profile=world.profile(), steps=[by_name])
     add = {"op": "add", "path": "members", "value": [{"value": ben}]}
     rename = {"op": "replace", "path": "displayName", "value": "Harmless"}
     assert "govern" in refused(directory.patch(path, add), 403)

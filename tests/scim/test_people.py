@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from accounts.actions import create_token, deactivate_user
 from accounts.models import ScimRecord, User
@@ -164,6 +166,43 @@ def test_whom_an_administrator_deactivated_stays_out(directory: Directory, world
     assert ScimRecord.objects.get(user=user).gone_at is not None
 
 
+def test_as_okta_and_entra_say_it(directory: Directory, world: World) -> None:
+    boss, person = world.person(), directory.hire()
+    path = f"Users/{person['id']}"
+    directory.patch(path, {"op": "Replace", "path": "active", "value": "False"})
+    assert not row(person).is_active
+    directory.patch(path, {"op": "Replace", "path": "active", "value": "True"})
+    assert row(person).is_active
+    manager = {"op": "Add", "path": f"{ENTERPRISE}:manager", "value": {"value": str(boss.pk)}}
+    assert directory.patch(path, manager).status_code == 200
+    assert row(person).manager == boss
+    replaced = directory.patch(path, manager | {"op": "Replace", "value": str(world.person().pk)})
+    assert replaced.status_code == 200, replaced.content
+    gone = {"op": "Remove", "path": f"{ENTERPRISE}:manager"}
+    assert directory.patch(path, gone).status_code == 200
+    assert row(person).manager is None
+    several = {"displayName": "Ada King", "name.familyName": "King", "title": "Countess"}
+    assert directory.patch(path, {"op": "Add", "value": several}).status_code == 200
+    assert directory.get(path).json()["name"]["familyName"] == "King"
+    directory.patch(path, {"op": "replace", "value": {"active": False}})
+    assert not row(person).is_active
+    whole = {
+        "schemas": [USER, ENTERPRISE],
+        "id": person["id"],
+        "userName": person["userName"],
+        "name": {"givenName": "Ada", "familyName": "King"},
+        "emails": [{"primary": True, "value": "other@example.com", "type": "work"}],
+        "phoneNumbers": [{"type": "work", "value": ""}],
+        "photos": [{"value": "no address"}],
+        "groups": [],
+        "locale": "en-US",
+        "active": True,
+        "meta": {"resourceType": "User"},
+    }
+    assert directory.send("PUT", path, whole).status_code == 200
+    assert (row(person).full_name, row(person).is_active) == ("Ada King", True)
+
+
 def test_a_version_of_before_changes_nothing(directory: Directory) -> None:
     person = directory.hire()
     path, version = f"Users/{person['id']}", person["meta"]["version"]
@@ -214,6 +253,12 @@ def test_filters_find_what_they_say(directory: Directory, world: World) -> None:
     assert found("Groups", f'{both} and members eq "{people[2]["id"]}"') == set()
     page = directory.get("Users", filter='displayName co "zoë"', startIndex="2", count="1").json()
     assert (page["totalResults"], page["startIndex"], page["itemsPerPage"]) == (3, 2, 1)
+    directory.group(*(each["id"] for each in people))
+    for kind in ("Users", "Groups"):
+        with CaptureQueriesContext(connection) as queries:
+            whole = directory.get(kind).json()["Resources"]
+        assert len(whole) > 1
+        assert len(queries) < 10, "none for each row"
     [one] = directory.get("Users", filter='externalId eq "x1"', attributes="userName").json()[
         "Resources"
     ]
