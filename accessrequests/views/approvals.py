@@ -120,7 +120,10 @@ def form_kept(request: HttpRequest, row: AccessRequest | None) -> dict[str, Any]
     if row is None:
         return {}
     typed = stepup.posted(request, reverse("request-review", args=[row.pk]))
-    return {"form": ReviewForm(typed, request=row)} if typed is not None else {}
+    if typed is None:
+        return {}
+    form = ReviewForm(typed, request=row)
+    return {"form": form, "chose_less": form.is_valid() and bool(form.less())}
 
 
 def choices(user: User) -> dict[str, Any]:

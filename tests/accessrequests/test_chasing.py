@@ -197,6 +197,7 @@ def broken(world: World) -> tuple[AccessRequest, User]:
         profile_id=profile.pk,
         justification="It burns.",
         break_glass=True,
+        proofs=PROVED,
     )
     return request, reviewer
 

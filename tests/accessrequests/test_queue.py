@@ -88,6 +88,7 @@ def test_a_review_that_is_owed_comes_first(world: World) -> None:
         profile_id=profile.pk,
         justification="Ticket 4711.",
         break_glass=True,
+        proofs=PROVED,
     )
     assert queue(reviewer) == [taken, pending]
 

@@ -230,7 +230,7 @@ def test_not_of_break_glass(world: World, profile: AccessProfile, reviewer: User
     holder = world.person(profile.requesters)
     world.policy(profile=profile, break_glass={"groups": [profile.requesters.slug]})
     taken = file_request(
-        by=holder, profile_id=profile.pk, justification="Down.", break_glass=True
+        by=holder, profile_id=profile.pk, justification="Down.", break_glass=True, proofs=PROVED
     ).grant
     with pytest.raises(InvalidInput, match="Break-glass"):
         ask(taken)

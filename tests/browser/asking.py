@@ -132,6 +132,7 @@ def holdings(at: Stage) -> Holdings:
         "The assistant refunds twice.",
         ticket="OPS-88214",
         break_glass=True,
+        proofs=PROVED,
         duration=dt.timedelta(minutes=30),
     ).grant
     second = ask(

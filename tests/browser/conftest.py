@@ -11,8 +11,9 @@ from axe_playwright_python.sync_playwright import Axe
 from django.db import connection
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, sync_playwright
 
-from accounts import factors
+from accounts import factors, stepup
 from accounts.models import User
+from accounts.stepup import Purpose
 from tests.accounts.authenticator import SECRETS, authenticator, code, later
 from tests.conftest import running_web
 from tests.servers import Servers
@@ -94,21 +95,32 @@ class Visitor:
         return self.page
 
     def sign_in(self, user: User, password: str = PASSWORD) -> Page:
+        self.user = user
         self.go("/sign-in/")
         self.page.get_by_label("Email").fill(user.email)
         self.page.get_by_label("Password").fill(password)
         if needed_because(user) and not factors.has_factor(user):
             authenticator(user)
         self.page.get_by_role("button", name="Sign in", exact=True).click()
-        if secret := SECRETS.get(user.pk):
-            self.page.wait_for_url("**/sign-in/factor/**")
-            later(user)
-            self.page.get_by_role("textbox", name="Code", exact=True).fill(code(secret))
-            self.page.get_by_role("button", name="Prove it").click()
-            self.page.wait_for_url(lambda url: "/sign-in/" not in url)
-            later(user)
+        if user.pk in SECRETS:
+            self.give_code("/sign-in/factor/")
         self.page.wait_for_url(lambda url: "/sign-in/" not in url)
         return self.page
+
+    def give_code(self, path: str = "/step-up/") -> Page:
+        """What the page with this address asks for, of whoever signs in here."""
+        self.page.wait_for_url(f"**{path}**")
+        later(self.user)
+        self.page.get_by_role("textbox", name="Code", exact=True).fill(code(SECRETS[self.user.pk]))
+        self.page.get_by_role("button", name="Prove it").click()
+        self.page.wait_for_url(lambda url: path not in url)
+        later(self.user)
+        return self.page
+
+    def prove(self, *purposes: Purpose, back: str) -> Page:
+        """Prove a second factor before these are done, then go on to `back`."""
+        self.go(stepup.link(back, purposes))
+        return self.give_code()
 
     def axe(self) -> list[str]:
         """What axe finds wrong with the page as it stands, against WCAG 2.2 AA."""

@@ -256,6 +256,7 @@ def _more_to_decide(
         justification="The assistant refunds every order it is asked about. Stopping the tool.",
         duration=dt.timedelta(minutes=30),
         break_glass=True,
+        proofs=PROVED,
     )
     _back(owed, 4)
     file_request(

@@ -237,6 +237,7 @@ def test_two_reviews_of_break_glass_access_at_once_are_one(attempt: int, world: 
         profile_id=profile.pk,
         justification="It burns.",
         break_glass=True,
+        proofs=PROVED,
     )
     outcomes = at_once([review(people[0], request), review(people[1], request, DENY)])
     won = [each for each in outcomes if isinstance(each, Review)]

@@ -365,7 +365,11 @@ def test_a_review_afterwards_is_another_s_too(review: Any, world: World) -> None
     govern(profile, break_glass={"groups": [called.slug]})
     requester = world.person(profile.requesters, profile.reviewers, called)
     request = file_request(
-        by=requester, profile_id=profile.pk, justification="It burns.", break_glass=True
+        by=requester,
+        profile_id=profile.pk,
+        justification="It burns.",
+        break_glass=True,
+        proofs=PROVED,
     )
     assert review(requester, request) == 403
     assert not Review.objects.filter(request=request).exists()

@@ -528,7 +528,11 @@ def test_break_glass_is_for_members_at_check_out_too(
     govern(profile, break_glass={"groups": [called.slug]})
     requester = world.person(profile.requesters, called)
     grant = file_request(
-        by=requester, profile_id=profile.pk, justification="It burns.", break_glass=True
+        by=requester,
+        profile_id=profile.pk,
+        justification="It burns.",
+        break_glass=True,
+        proofs=PROVED,
     ).grant
     assert check_out(by=requester, grant_id=grant.pk).secret
     leave_group(by=None, user=requester, group=called)

@@ -63,6 +63,7 @@ def break_glass(world: World, profile: Any, requester: User | None = None) -> Ac
         justification="Everything is down.",
         duration=HOUR / 2,
         break_glass=True,
+        proofs=PROVED,
     )
 
 

@@ -210,6 +210,7 @@ def test_a_review_afterwards(desk: Any, world: World) -> None:
         justification="Down.",
         duration=dt.timedelta(minutes=20),
         break_glass=True,
+        proofs=PROVED,
     )
     html = client.get(reverse("approvals") + f"?request={taken.pk}").content.decode()
     assert "This access is already on" in html
