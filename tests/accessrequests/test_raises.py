@@ -17,6 +17,7 @@ from accessrequests.models import AccessRequest, Grant, GrantRaise, Review
 from accessrequests.states import EndReason, RequestState
 from accounts.actions import join_group
 from accounts.models import User
+from accounts.stepup import Action, Purpose
 from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
@@ -436,7 +437,9 @@ def test_by_the_api(grant: Grant, reviewer: User) -> None:
     filed = caller.post("requests/", body).json()
     assert (filed["raises"], filed["state"]) == (str(grant.pk), "pending")
     assert "waits" in faults(caller.post("requests/", body))["raises"]
-    answer = Caller(reviewer).post(f"requests/{filed['id']}/reviews/", {"verdict": "approve"})
+    of_reviewer = Caller(reviewer)
+    of_reviewer.prove(Purpose(Action.REVIEW, filed["id"]))
+    answer = of_reviewer.post(f"requests/{filed['id']}/reviews/", {"verdict": "approve"})
     assert answer.status_code == 201
     assert caller.get(f"grants/{grant.pk}/").json()["scope"]["token_budget"] == 4000
     assert caller.get(f"requests/?raises={grant.pk}").json()["results"][0]["id"] == filed["id"]

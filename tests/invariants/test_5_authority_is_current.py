@@ -146,9 +146,9 @@ def test_denying_needs_no_ground(
 @pytest.mark.parametrize(
     ("lose", "error"),
     [
-        # They see the request no longer, or see it and may not: either way nothing is decided.
+        # Who is deactivated is out of their groups too.
         (reviewer_leaves, NotFound),
-        (reviewer_is_deactivated, Forbidden),
+        (reviewer_is_deactivated, NotFound),
     ],
     ids=case_id,
 )
@@ -187,7 +187,7 @@ def test_a_reviewer_deactivated_while_their_call_runs_approves_nothing(
     """What the process loaded of the reviewer a moment ago counts for nothing."""
     deactivate_user(by=None, user=User.objects.get(pk=reviewer.pk))
     assert reviewer.is_active, "still so in this process"
-    with pytest.raises(Forbidden):
+    with pytest.raises(NotFound):
         review_request(by=reviewer, request_id=request_.pk, verdict=APPROVE, proofs=PROVED)
 
 
