@@ -60,7 +60,7 @@ def _nobody_told(person: User, what: str) -> None:
 tell: Callable[[User, str], None] = _nobody_told
 
 
-stepup.in_words_by(stepup.Action.FACTOR, lambda _reader, _about: "Change your second factors")
+stepup.in_words_by(stepup.Action.FACTOR, lambda _reader, _about: "Change how you sign in")
 
 
 def has_factor(user: User) -> bool:

@@ -53,6 +53,21 @@ class NewPasswordForm(forms.Form):
         return data
 
 
+class PasswordForm(NewPasswordForm):
+    """The current password, and a new one."""
+
+    current = forms.CharField(
+        label="Your password now",
+        max_length=1000,
+        strip=False,
+        widget=forms.PasswordInput(
+            attrs={"class": "form-control", "autocomplete": "current-password"}
+        ),
+        error_messages={"required": "Give the password that you have now."},
+    )
+    field_order = ("current", "password", "again")
+
+
 class CodeForm(forms.Form):
     """One code of an authenticator. Whether it is right, the action says."""
 

@@ -6,15 +6,18 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
+from django.contrib.auth import update_session_auth_hash
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from accounts import actions, agents, sessions
+from accounts import actions, agents, factors, sessions, stepup
 from accounts.door import fetch
+from accounts.forms import PasswordForm
 from accounts.forms_people import ProfileForm
 from accounts.models import ApiToken, Session
 from accounts.session import person
@@ -43,6 +46,7 @@ def profile(request: HttpRequest) -> HttpResponse:
     context = {
         "form": form,
         "groups": user.member_of.all(),
+        "has_password": actions.has_password(user),
         "owned": user.owns_groups.all(),
         "services": user.service_accounts.filter(is_active=True),
     }
@@ -94,6 +98,39 @@ def sessions_end(request: HttpRequest) -> HttpResponse:
         else "You were signed in nowhere else.",
     )
     return redirect("sessions")
+
+
+@never_cache
+@sensitive_post_parameters()
+@require_http_methods(["GET", "HEAD", "POST"])
+def password(request: HttpRequest) -> HttpResponse:
+    """Change one's password."""
+    user, proofs = person(request), stepup.proofs(request)
+    actions.check_has_password(user)
+    # Before anything is typed: a form isn't sent again after a second factor.
+    factors.check_may_change(user, proofs)
+    form, status = PasswordForm(request.POST or None), 200
+    if request.method == "POST":
+        status = 400
+        if form.is_valid():
+            try:
+                actions.change_password(
+                    by=user,
+                    request=request,
+                    current=form.cleaned_data["current"],
+                    password=form.cleaned_data["password"],
+                    proofs=proofs,
+                )
+            except InvalidInput as error:
+                for field, message in error.errors.items():
+                    form.add_error(field, message)
+            else:
+                # This session goes on, under another key; all others have ended.
+                update_session_auth_hash(request, user)
+                stepup.forget(request)
+                messages.success(request, "Your password is changed. Other sessions have ended.")
+                return redirect("profile")
+    return render(request, "accounts/password.html", {"form": form}, status=status)
 
 
 @never_cache

@@ -39,6 +39,7 @@ urlpatterns = [
     path("welcome/", welcome.welcome_password, name="welcome-password"),
     path("welcome/<str:token>/", welcome.welcome, name="welcome"),
     path("settings/profile/", own.profile, name="profile"),
+    path("settings/password/", own.password, name="password"),
     path("settings/sessions/", own.own_sessions, name="sessions"),
     path("settings/sessions/end/", own.session_end, name="session-end"),
     path("settings/sessions/end-others/", own.sessions_end, name="sessions-end"),

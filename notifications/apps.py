@@ -7,8 +7,14 @@ class NotificationsConfig(AppConfig):
     def ready(self) -> None:
         from accounts import factors, telling
         from accounts.changes import deciding
-        from notifications.outbox import change_told, factor_changed, service_ends
+        from notifications.outbox import (
+            change_told,
+            factor_changed,
+            password_changed,
+            service_ends,
+        )
 
         factors.tell = factor_changed
         deciding.tell = change_told
         telling.service_ends = service_ends
+        telling.password_changed = password_changed

@@ -21,6 +21,7 @@ class Kind(TextChoices):
     REVIEW_OWED = "review_owed", "review owed"
     SERVICE_ENDS = "service_ends", "service account ends"
     FACTOR_CHANGED = "factor_changed", "second factor changed"
+    PASSWORD_CHANGED = "password_changed", "password changed"
     CREDENTIAL_STUCK = "credential_stuck", "credential stuck"
     ORPHANS_FOUND = "orphans_found", "unknown credentials found"
     WRAP_TAKEN = "wrap_taken", "wrapped secret was taken"
@@ -37,7 +38,7 @@ class Topic(TextChoices):
     WAITING = "waiting", "What waits for you"
     ACCESS = "access", "Your access"
     COMMENTS = "comments", "Comments"
-    SECURITY = "security", "Break-glass, what is leaked or stuck, your second factor"
+    SECURITY = "security", "Break-glass, what is leaked or stuck, how you sign in"
 
 
 class Email(TextChoices):
@@ -64,6 +65,7 @@ TOPICS: dict[Kind, Topic] = {
     Kind.REVIEW_OWED: Topic.SECURITY,
     Kind.SERVICE_ENDS: Topic.SECURITY,
     Kind.FACTOR_CHANGED: Topic.SECURITY,
+    Kind.PASSWORD_CHANGED: Topic.SECURITY,
     Kind.CREDENTIAL_STUCK: Topic.SECURITY,
     Kind.ORPHANS_FOUND: Topic.SECURITY,
     Kind.ROTATION_WANTED: Topic.WAITING,
@@ -91,6 +93,7 @@ ICONS: dict[Kind, str] = {
     Kind.REVIEW_OWED: "alert-triangle",
     Kind.SERVICE_ENDS: "hourglass",
     Kind.FACTOR_CHANGED: "lock",
+    Kind.PASSWORD_CHANGED: "lock",
     Kind.CREDENTIAL_STUCK: "alert-triangle",
     Kind.ORPHANS_FOUND: "alert-triangle",
     Kind.ROTATION_WANTED: "rotate",

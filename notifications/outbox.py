@@ -180,6 +180,19 @@ def factor_changed(person: User, what: str) -> None:
     )
 
 
+def password_changed(person: User) -> None:
+    """Tell a person that their password is another one now."""
+    notify(
+        Kind.PASSWORD_CHANGED,
+        to=[person],
+        about=person,
+        path=reverse("password"),
+        sentence="Your password was changed",
+        quote="If that wasn’t you, tell an administrator at once.",
+        occasion=clock.now().isoformat(timespec="milliseconds"),
+    )
+
+
 def change_told(change: Change, news: str, people: Iterable[User]) -> None:
     """Tell those who could decide a change that it waits, and everyone concerned what became of
     it."""

@@ -9,6 +9,7 @@ from accounts.actions.groups import (
     remove_member,
     set_rota,
 )
+from accounts.actions.passwords import change_password, check_has_password, has_password
 from accounts.actions.people import (
     change_profile,
     create_service,
@@ -37,7 +38,9 @@ __all__ = [
     "TRIES_PER_ACCOUNT",
     "TRIES_PER_ACCOUNT_AND_ADDRESS",
     "TRY_WINDOW",
+    "change_password",
     "change_profile",
+    "check_has_password",
     "create_group",
     "create_service",
     "create_token",
@@ -49,6 +52,7 @@ __all__ = [
     "end_sessions",
     "extend_service",
     "forget_old_tries",
+    "has_password",
     "join_group",
     "leave_group",
     "name_owner",

@@ -193,6 +193,7 @@ def set_password(*, by: User | None, user: User, password: str) -> None:
     user.save(update_fields=["password"])
     Session.objects.filter(person=user).delete()
     record(Event.PASSWORD_SET, by=by, about=user)
+    telling.password_changed(user)
 
 
 @transaction.atomic
