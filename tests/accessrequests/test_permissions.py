@@ -7,11 +7,13 @@ import pytest
 
 from accessrequests import permissions
 from accessrequests.actions import review_request
-from accessrequests.models import AccessRequest, Grant, Review
+from accessrequests.models import AccessRequest, Grant, Policy, Review
 from accounts.models import User
+from audit import clock
 from broker.errors import Forbidden, SelfReview
 from endpoints import permissions as on_endpoints
 from endpoints.models import EmergencyStop, Endpoint
+from tests.accessrequests.policies import govern, step
 from tests.world import PROVED, World
 
 pytestmark = pytest.mark.django_db
@@ -114,6 +116,51 @@ def test_grants(scene: Scene) -> None:
     scene.grant.request.profile.reviewers.memberships.all().delete()
     enders.remove("reviewer")
     assert scene.may(permissions.can_end, scene.grant) == enders
+
+
+def test_whom_a_policy_names_and_whom_the_profile_names_each_end_a_grant(world: World) -> None:
+    endpoint = world.endpoint(owner=world.person(), with_key=False)
+    profile = world.profile(endpoint=endpoint)
+    approver = world.person(world.group())
+    govern(profile, step(*approver.member_of.all()))
+    request = world.request(profile=profile, requester=world.person(profile.requesters))
+    review_request(
+        by=approver, request_id=request.pk, verdict=Review.Verdict.APPROVE, proofs=PROVED
+    )
+    grant = Grant.objects.get(request=request)
+    assert permissions.can_end(approver, grant)
+    assert permissions.can_end(world.person(profile.reviewers), grant)
+    assert not permissions.can_end(world.person(), grant)
+
+
+def test_who_reviews_anything_at_all(world: World) -> None:
+    def reviews(*people: User) -> list[bool]:
+        return [permissions.is_reviewer(person) for person in people]
+
+    profile = world.profile(endpoint=world.endpoint(owner=world.person(), with_key=False))
+    member, owner = world.person(profile.reviewers), profile.endpoint.owner
+    named, in_group, later = (
+        world.person(),
+        world.person(world.group()),
+        world.person(world.group()),
+    )
+    manager = world.person()
+    world.person(manager=manager)
+    others = (named, in_group, later, owner, manager)
+    assert reviews(member, *others) == [True] + [False] * 5
+    chain = [{"after": "PT1H", "to": {"groups": [later.member_of.get().slug]}}]
+    policy = govern(
+        profile,
+        step(reviewers={"people": [named.email]}, escalation=chain),
+        step(*in_group.member_of.all(), name="Second"),
+        step(reviewers={"endpoint_owner": True}, name="Third"),
+        step(reviewers={"requester_manager": True}, name="Fourth"),
+    )
+    assert reviews(member, *others, world.person()) == [True] * 6 + [False]
+    govern(profile, step(reviewers={"people": [named.email]}))
+    assert reviews(*others) == [True] + [False] * 4, "an older version names nobody"
+    Policy.objects.filter(pk=policy.pk).update(retired_at=clock.now())
+    assert reviews(*others) == [False] * 5
 
 
 def test_policies(scene: Scene) -> None:
