@@ -29,11 +29,13 @@ from tests.browser.owing import owing
 from tests.browser.rotating import rotating_keys
 from tests.browser.scene import PASSWORD, Scene, afternoon, build
 from tests.browser.test_factors import by_password, set_up_app
+from tests.browser.test_sso import portal, provider
 from tests.credentials.owing import gone
 from tests.servers import Servers
 from tests.world import PASSWORD as WORLD_PASSWORD
 from tests.world import PROVED, UPSTREAM_KEY, World
 
+__all__ = ["portal", "provider"]
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "build" / "pictures"
 LONGEST = 2600  # pixels; a record goes on as it began
@@ -418,6 +420,35 @@ def _desk(ben: Visitor, scene: Scene, size: str, theme: str) -> None:
     page.get_by_role("button", name="Deny selected").click()
     page.locator(".results").wait_for()
     _snap(ben, "approvals-results", size, theme)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", ["1440", "390"])
+def test_pictures_of_providers(
+    visit: Callable[..., Visitor], portal: str, size: str, theme: str
+) -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
+    ana = visit(dark=theme == "dark", phone=size == "390")
+    ana.origin = portal
+    ana.context.route("https://cdn.jsdelivr.net/**", lambda route: route.fulfill(status=200))
+    page = ana.go("/sign-in/")
+    _snap(ana, "sign-in-provider", size, theme)
+    ana.go("/sso/acme/callback/?state=unknown")
+    _snap(ana, "sign-in-provider-error", size, theme)
+    page.get_by_role("link", name="Continue with Acme").click()
+    page.get_by_role("button", name="ana", exact=True).click()
+    page.wait_for_url(portal + "/")
+
+    def stay(route: Any) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.text().replace('http-equiv="refresh"', ""))
+
+    page.route("**/sign-out/", stay)
+    page.locator(".menu summary").click()
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("heading", name="You’re signed out").wait_for()
+    _snap(ana, "signed-out", size, theme)
+    _keep_small(size, theme)
 
 
 def _keep_small(size: str, theme: str) -> None:
