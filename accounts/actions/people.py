@@ -12,7 +12,7 @@ from accounts import telling
 from accounts.actions.groups import drop_owner, leave_group
 from accounts.actions.tokens import revoke_token
 from accounts.linked import check_second
-from accounts.models import ApiToken, Group, Invitation, Session, User
+from accounts.models import ApiToken, Group, Invitation, ScimRecord, Session, User
 from accounts.permissions import check_administer, check_answer_for
 from accounts.stepup import NONE, Action, Proofs, Purpose
 from accounts.validation import messages
@@ -274,6 +274,8 @@ def reactivate_user(*, by: User | None, user: User, proofs: Proofs = NONE) -> No
     row.session_epoch += 1
     row.set_unusable_password()
     row.save()
+    # Whoever deactivates them next says who may have them back.
+    ScimRecord.objects.filter(user=row).update(left_at=None)
     user.is_active = True
     record(Event.USER_REACTIVATED, by=by, about=row)
 
