@@ -112,7 +112,7 @@ def shortest(age: dt.timedelta | None) -> dt.timedelta:
 
 def link(back: str, purposes: Iterable[Purpose | str]) -> str:
     """The page where these are proved, on the way to `back`."""
-    asked = {"next": back, "for": [str(purpose) for purpose in purposes]}
+    asked = {"next": back, "for": [str(purpose) for purpose in purposes][:KEPT]}
     return f"{reverse('step-up')}?{urlencode(asked, doseq=True)}"
 
 

@@ -34,8 +34,10 @@ WHAT_TO_DO = {
     "needs-person": "Let a reviewer, or for a policy an administrator, sign in to the portal and "
     "do it there. A program can wait by reading the request until its `state` is no longer "
     "`pending`; policies from a file are taken by `manage.py policy apply`.",
-    "step-up-needed": "Prove your second factor in the portal, at `/step-up/`, and do it again "
-    "there. An API token never counts as a second factor.",
+    "step-up-needed": "Prove your second factor in the portal for what `purposes` names, an action "
+    "and the id of what it's done to: open `/step-up/?for=…`, with a `for` for each. Then send the "
+    "same again in that session within five minutes; nothing was done yet. A proof for one thing is "
+    "none for another, and an API token never counts as one.",
     "not-found": "Check the id. Keyturn answers the same for what doesn't exist and for what you "
     "may not see, so also check whose token you use. The try is on record.",
     "conflict": "Read the object again: it has changed since you last did. Then decide whether "
