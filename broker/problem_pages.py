@@ -36,8 +36,8 @@ WHAT_TO_DO = {
     "`pending`; policies from a file are taken by `manage.py policy apply`.",
     "step-up-needed": "Prove your second factor in the portal for what `purposes` names, an action "
     "and the id of what it's done to: open `/step-up/?for=…`, with a `for` for each. Then send the "
-    "same again in that session within five minutes; nothing was done yet. A proof for one thing is "
-    "none for another, and an API token never counts as one.",
+    "same again in that session within five minutes; nothing was done yet. A proof for one thing "
+    "is none for another, and an API token never counts as one.",
     "not-found": "Check the id. Keyturn answers the same for what doesn't exist and for what you "
     "may not see, so also check whose token you use. The try is on record.",
     "conflict": "Read the object again: it has changed since you last did. Then decide whether "
