@@ -173,7 +173,9 @@ def test_a_token_breaks_no_glass(
     answer = Caller(caller.user, "token").post(path, ask)
     assert (answer.status_code, answer.json()["code"]) == (403, "needs-person")
     assert not profile.requests.exists()
-    assert Caller(caller.user).post(path, ask).status_code == 201
+    herself = Caller(caller.user)
+    herself.prove(Purpose(Action.ASK, str(profile.pk)))
+    assert herself.post(path, ask).status_code == 201
 
 
 def test_break_glass_owes_a_review(
@@ -181,8 +183,10 @@ def test_break_glass_owes_a_review(
 ) -> None:
     world.policy(profile=profile, break_glass={"groups": [profile.requesters.slug]})
     caller = Caller(caller.user)
+    caller.prove(Purpose(Action.ASK, str(profile.pk)))
     told = caller.post("requests/preview/", body | {"break_glass": True}).json()
     assert (told["may"], told["may_break_glass"]) == (True, True)
+    assert told["needs_factor_within"] == "P0DT00H05M00S"
     filed = caller.post("requests/", body | {"break_glass": True}).json()
     assert (filed["state"], filed["break_glass"]) == ("approved", True)
     assert filed["review_owed"] == {"until": filed["decide_by"], "done_at": None}
@@ -193,6 +197,7 @@ def test_break_glass_owes_a_review(
     assert waiting["id"] == filed["id"]
     assert waiting["break_glass"]
     review = {"verdict": "approve"}
+    reviewer.prove(Purpose(Action.REVIEW, filed["id"]))
     assert reviewer.post(f"requests/{filed['id']}/reviews/", review).status_code == 201
     shown = caller.get(f"requests/{filed['id']}/").json()
     assert shown["review_owed"]["done_at"] is not None

@@ -98,6 +98,7 @@ def test_nothing_is_handed_out_approved_or_asked_for_while_it_is_in_force(world:
         "by": reviewer,
         "request_id": pending.pk,
         "verdict": Review.Verdict.APPROVE,
+        "proofs": PROVED,
     }
     with pytest.raises(AuthorityLost, match="is stopped by"):
         review_request(**approve)
