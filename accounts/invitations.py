@@ -122,6 +122,12 @@ def find_digest(stored: bytes) -> Invitation | None:
     )
 
 
+def opens(person: User) -> bool:
+    """Whether an invitation lets this person in. Where people come by a provider, only
+    administrators are: somebody must get in before one works."""
+    return settings.KEYTURN_PASSWORD_SIGN_IN or person.is_administrator
+
+
 @transaction.atomic
 def claim(*, stored: bytes, password: str) -> User:
     """Set the password of the person whose invitation this is, and use it up.
@@ -136,7 +142,7 @@ def claim(*, stored: bytes, password: str) -> User:
         digest=stored, used_at=None, expires_at__gt=clock.now()
     ).update(used_at=clock.now())
     person = User.objects.select_for_update().filter(invitations__digest=stored).first()
-    if not used or person is None or not person.is_active:
+    if not used or person is None or not person.is_active or not opens(person):
         raise NotFound("This link was used already, or its time is over.")
     try:
         validate_password(password, person)

@@ -2,6 +2,7 @@
 
 from urllib.parse import urlencode
 
+from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -30,6 +31,9 @@ def welcome(request: HttpRequest, token: str) -> HttpResponse:
     invitation = invitations.find(token)
     if invitation is None:
         response = _over(request)
+    elif not invitations.opens(invitation.person):
+        messages.info(request, "Your account is ready. Sign in by your company’s provider.")
+        response = redirect("sign-in")
     else:
         request.session[CLAIMING] = invitations.digest(token).hex()
         response = redirect("welcome-password")

@@ -182,9 +182,9 @@ def test_a_logout_token_ends_the_session_or_all_of_the_person(acme, slug, by):
     assert row.data == {"provider": slug, "why": "logout token"}
 
 
-@pytest.mark.parametrize(
-    "claims",
-    [
+def test_a_logout_token_that_is_none(acme, slug):
+    client = signed_in_by(acme, slug)
+    bad: tuple[dict[str, object], ...] = (
         {"aud": "another-client"},
         {"iss": "https://evil.test"},
         {"iat": None},
@@ -197,14 +197,11 @@ def test_a_logout_token_ends_the_session_or_all_of_the_person(acme, slug, by):
         {"events": ["http://schemas.openid.net/event/backchannel-logout"]},
         {"nonce": "n"},
         {"sub": None},
-    ],
-    ids=str,
-)
-def test_a_logout_token_that_is_none(acme, slug, claims):
-    client = signed_in_by(acme, slug)
-    made = acme.logout_token(**({"sub": acme.person["sub"]} | claims))
-    assert log_out(slug, acme.sign(made)).status_code == 400
-    assert still_in(client)
+    )
+    for claims in bad:
+        made = acme.logout_token(**({"sub": acme.person["sub"]} | claims))
+        assert log_out(slug, acme.sign(made)).status_code == 400, claims
+        assert still_in(client), claims
 
 
 def test_a_logout_token_by_no_key_of_the_provider_and_one_that_is_an_id_token(acme, slug):

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
+from unittest.mock import patch
 from urllib.parse import parse_qs, urlsplit
 
 import jwt
@@ -170,7 +171,8 @@ def configured(folder: Path, issuer: str, **said: Any) -> Iterator[str]:
     } | said
     path = folder / f"{slug}.yaml"
     path.write_text(yaml.safe_dump({"providers": [entry]}))
-    with override_settings(KEYTURN_SSO_FILE=str(path)):
+    # A machine that is busy with tests takes longer than a provider may.
+    with override_settings(KEYTURN_SSO_FILE=str(path)), patch.object(speaking, "TIMEOUT", 60.0):
         yield slug
 
 

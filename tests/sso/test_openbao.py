@@ -44,11 +44,16 @@ class Company:
 
     def consents(self, location: str) -> str:
         """As Ana's browser does on OpenBao's page: the query to come back with."""
-        login = httpx.post(f"{self.at}/auth/userpass/login/ana", json={"password": PASSWORD})
+        login = httpx.post(
+            f"{self.at}/auth/userpass/login/ana", json={"password": PASSWORD}, timeout=60
+        )
         token = login.json()["auth"]["client_token"]
         asked = dict(parse_qsl(urlsplit(location).query))
         answer = httpx.get(
-            f"{self.issuer}/authorize", params=asked, headers={"X-Vault-Token": token}
+            f"{self.issuer}/authorize",
+            params=asked,
+            headers={"X-Vault-Token": token},
+            timeout=60,
         )
         assert answer.status_code == 200, answer.text
         return f"code={answer.json()['code']}&state={answer.json()['state']}"

@@ -1,14 +1,19 @@
 """Signing in by a provider: who gets in, as whom, in which groups."""
 
+from contextlib import nullcontext
+from urllib.parse import urlsplit
+
 import pytest
 from allauth.socialaccount.models import SocialAccount
 from django.test import Client
 
+from accounts import invitations
 from accounts.actions import deactivate_user, join_group
 from accounts.models import ProviderSignIn, Session, User
 from accounts.sso.actions import end
 from audit.events import Event
 from audit.models import AuditEvent
+from broker.errors import NotFound
 from tests.accounts.authenticator import authenticator, code
 from tests.sso.providers import come_back
 from tests.world import PASSWORD, unique
@@ -188,6 +193,22 @@ def test_the_page_offers_providers_and_passwords_as_configured(acme, configure, 
         said = {"username": user.email, "password": PASSWORD}
         assert client.post("/sign-in/", said).status_code == 400
         assert signed_in(client) is None
+
+
+def test_without_passwords_invitations_are_for_administrators(acme, configure, world, settings):
+    configure(acme.issuer)
+    settings.KEYTURN_PASSWORD_SIGN_IN = False
+    for person, leads_to in (
+        (world.person(), "/sign-in/"),
+        (world.person(is_administrator=True), "/welcome/"),
+    ):
+        link = invitations.invite(by=None, person=person)
+        token = urlsplit(link).path
+        client = Client()
+        assert client.get(token)["Location"] == leads_to
+        stored = invitations.digest(token.strip("/").rpartition("/")[2])
+        with nullcontext() if person.is_administrator else pytest.raises(NotFound):
+            invitations.claim(stored=stored, password=PASSWORD)
 
 
 def test_signing_out_leads_to_the_provider_and_forgets_its_tokens(acme, configure):

@@ -227,7 +227,7 @@ def test_two_at_once_use_a_refresh_token_once(acme, committed, configure):
 
     def ask():
         try:
-            barrier.wait(10)
+            barrier.wait(60)
             actions.ask_again(key=row.pk)
         except Exception as error:  # noqa: BLE001
             failed.append(error)
