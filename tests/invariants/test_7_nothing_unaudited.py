@@ -11,14 +11,17 @@ import pytest
 from django.contrib.sessions.backends.db import SessionStore
 from django.db import DatabaseError, connection, transaction
 from django.test import Client
+from pydantic import SecretStr
 
 from accessrequests.actions import cancel_request, expire_requests, review_request
 from accessrequests.models import Grant, Review
 from accounts import actions as accounts
 from accounts import changes, factors, invitations, passkeys, recovery
-from accounts.models import Change, User
+from accounts.models import Change, ProviderSignIn, User
 from accounts.passkeys import Ceremony
 from accounts.scim import actions as scim
+from accounts.sso import actions as sso
+from accounts.sso.configuration import Provider
 from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
@@ -35,7 +38,7 @@ from tests.accounts.authenticator import code, later
 from tests.accounts.passkey import Passkey, passkey_of, proved_for_factors
 from tests.invariants.by_hand import by_hand
 from tests.servers import Servers
-from tests.world import PASSWORD, PROVED, UPSTREAM_KEY, World, move
+from tests.world import PASSWORD, PROVED, UPSTREAM_KEY, World, move, unique
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("proved")]
 
@@ -45,6 +48,7 @@ STATE = (
     " FROM accounts_user UNION ALL"
     " SELECT 'group', id::text, is_rota::text FROM accounts_group UNION ALL"
     " SELECT 'session', session_key, '' FROM accounts_session UNION ALL"
+    " SELECT 'sign-in', id::text, '' FROM accounts_providersignin UNION ALL"
     " SELECT 'invitation', id::text, used_at::text FROM accounts_invitation UNION ALL"
     " SELECT 'member', group_id::text || user_id::text, '' FROM accounts_membership UNION ALL"
     " SELECT 'change', id::text, state FROM accounts_change UNION ALL"
@@ -163,6 +167,30 @@ def claim(world: World) -> Verb:
     stored = invitations.digest(link.split("/")[-2])
     password = "a quiet harbour in november"
     return lambda: invitations.claim(stored=stored, password=password), Event.INVITATION_USED
+
+
+ACME = Provider(
+    slug="acme",
+    name="Acme",
+    issuer="https://acme.example",
+    client_id="keyturn",
+    client_secret=SecretStr("s3cret"),
+    domains=["example.com"],
+    new_accounts=True,
+)
+
+
+def come_by_provider(_: World) -> Verb:
+    sub = unique()
+    claims = {"sub": sub, "email": f"{sub}@example.com", "email_verified": True}
+    return lambda: sso.admit(by_provider=ACME, claims=claims), Event.PROVIDER_LINKED
+
+
+def end_by_provider(world: World) -> Verb:
+    fields: dict[str, Any] = {"claims": {"sub": unique()}, "tokens": {}}
+    row = sso.keep(by_provider=ACME, person=world.person(), **fields)
+    rows = ProviderSignIn.objects.filter(pk=row.pk)
+    return lambda: sso.end(rows, why="logout token"), Event.PROVIDER_ENDED
 
 
 def change_own_profile(world: World) -> Verb:
@@ -658,6 +686,8 @@ VERBS = [
     deactivate_user,
     invite,
     claim,
+    come_by_provider,
+    end_by_provider,
     change_own_profile,
     reactivate_user,
     extend_service,
