@@ -21,6 +21,7 @@ from accounts.forms import PasswordForm
 from accounts.forms_people import ProfileForm
 from accounts.models import ApiToken, Session
 from accounts.session import person
+from accounts.sso.configuration import provider
 from audit import clock
 from broker.errors import InvalidInput
 
@@ -55,10 +56,11 @@ def profile(request: HttpRequest) -> HttpResponse:
 
 def _shown(row: Session, current: str | None) -> dict[str, Any]:
     since = None if row.began is None else dt.datetime.fromtimestamp(row.began, dt.UTC)
+    by_provider = provider(row.how)
     return {
         "name": sessions.name_of(row.session_key),
         "current": row.session_key == current,
-        "how": row.how,
+        "how": row.how if by_provider is None else by_provider.name,
         "where": row.address,
         "agent": agents.in_words(row.agent),
         "since": since,

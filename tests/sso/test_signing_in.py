@@ -44,6 +44,7 @@ def test_a_first_sign_in_makes_the_account_and_the_second_finds_it(acme, configu
     session = Session.objects.get(person=user)
     assert (session.how, session.provider_session) == (slug, f"{slug}/their-session")
     assert AuditEvent.objects.get(event=Event.SIGNED_IN, actor_id=user.pk).data["how"] == slug
+    assert "by Acme<" in client.get("/settings/sessions/").content.decode()
     # By `sub` from now on, whatever the address is.
     acme.person |= {"email": "somebody.else@elsewhere.test"}
     again = Client()
