@@ -25,6 +25,9 @@ ORDER = (
     "credentials",
     "notifications",
     "policies",
+    "changes",
+    "people",
+    "groups",
     "audit",
 )
 _SAMPLES = {
