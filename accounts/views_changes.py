@@ -8,6 +8,7 @@ from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
@@ -151,7 +152,8 @@ def _found(request: HttpRequest, pk: object) -> Change:
 @require_safe
 def change(request: HttpRequest, pk: object) -> HttpResponse:
     """One change: what would be otherwise, who waits for whom and until when."""
-    return _page(request, _found(request, pk), NoteForm())
+    typed = stepup.posted(request, reverse("change-decide", args=[pk]))
+    return _page(request, _found(request, pk), NoteForm(typed))
 
 
 @never_cache
