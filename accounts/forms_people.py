@@ -154,6 +154,7 @@ class ByEmailForm(forms.Form):
         max_length=1000,
         help_text="A second administrator decides by this.",
         widget=forms.TextInput(attrs=TEXT | {"autocomplete": "off"}),
+        error_messages={"required": "Say why: a second administrator decides by this."},
     )
 
 

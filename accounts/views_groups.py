@@ -4,7 +4,7 @@ import uuid
 
 from django.contrib import messages
 from django.db.models import Count, Q
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -108,10 +108,16 @@ def _page(
         "opens": changes.rights_of(row),
         "administers": can_administer(user),
         "says_members": can_say_members(user, row),
-        "form": form or ByEmailForm(),
+        "form": form or _form(row),
         "belongs_to": ADMINISTRATION if user.sees_everything else "",
     }
     return render(request, "accounts/group.html", context, status=status)
+
+
+def _form(row: Group, data: QueryDict | None = None) -> ByEmailForm:
+    form = ByEmailForm(data)
+    form.fields["reason"].required = bool(changes.rights_of(row))
+    return form
 
 
 def _somebody(form: ByEmailForm) -> User | None:
@@ -134,7 +140,7 @@ def group_join(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 
 
 def _add(request: HttpRequest, row: Group, role: str) -> HttpResponse:
-    form = ByEmailForm(request.POST)
+    form = _form(row, request.POST)
     somebody = _somebody(form)
     if somebody is None:
         return _page(request, row, form, 400)

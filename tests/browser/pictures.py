@@ -21,6 +21,8 @@ from credentials.stopping import lift
 from endpoints.models import EmergencyStop
 from tests.accounts.authenticator import code, later
 from tests.accounts.passkey import passkey_of
+from tests.browser import administering
+from tests.browser.administering import company
 from tests.browser.asking import holdings, paths, stage
 from tests.browser.conftest import DESK, PHONE, Visitor
 from tests.browser.delivering import delivering
@@ -29,6 +31,7 @@ from tests.browser.owing import owing
 from tests.browser.rotating import rotating_keys
 from tests.browser.scene import PASSWORD, Scene, afternoon, build
 from tests.browser.test_factors import by_password, set_up_app
+from tests.browser.test_people import prove
 from tests.browser.test_sso import portal, provider
 from tests.credentials.owing import gone
 from tests.servers import Servers
@@ -229,6 +232,46 @@ def test_pictures_of_second_factors(
     page.get_by_role("button", name="Prove it").click()
     page.wait_for_url("**/settings/factor/**")
     _snap(visitor, "factors", size, theme)
+    _keep_small(size, theme)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", ["1440", "390"])
+def test_pictures_of_people(
+    visit: Callable[..., Visitor], world: World, sweep: Any, size: str, theme: str
+) -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
+    at = company(world, afternoon())
+    look = {"dark": theme == "dark", "phone": size == "390"}
+    chidi = visit(**look)
+    page = chidi.sign_in(at.chidi)
+    for name, path in administering.paths(at).items():
+        chidi.go(path)
+        _snap(chidi, name, size, theme)
+    sweep()
+    chidi.go(f"/people/{at.mei.pk}/access/")
+    _snap(chidi, "person-gone", size, theme)
+    chidi.go("/people/new/")
+    prove(chidi, at.chidi)
+    _snap(chidi, "person-new", size, theme)
+    page.get_by_label("Full name").fill("Ben Okafor")
+    page.get_by_label("E-mail").fill(f"ben-{size}-{theme}@example.com")
+    page.get_by_role("button", name="Add and make the link").click()
+    page.get_by_role("heading", name="Hand this link").wait_for()
+    _snap(chidi, "invited", size, theme)
+    link = page.locator("#link-value").inner_text()
+    chidi.go("/service-accounts/new/")
+    _snap(chidi, "service-new", size, theme)
+    ben = visit(**look)
+    ben.go(link[link.index("/welcome/") :])
+    _snap(ben, "welcome", size, theme)
+    ben.go(f"/welcome/kt_inv_{'x' * 43}/")
+    _snap(ben, "welcome-over", size, theme)
+    ana = visit(**look)
+    ana.sign_in(at.ana)
+    for name, path in administering.OWN.items():
+        ana.go(path)
+        _snap(ana, name, size, theme)
     _keep_small(size, theme)
 
 
