@@ -1,11 +1,13 @@
 """Groups: who is in them, who says so, and what they open."""
 
 import uuid
+from typing import Any
 
 from django.contrib import messages
 from django.db.models import Count, Q
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -108,16 +110,27 @@ def _page(
         "opens": changes.rights_of(row),
         "administers": can_administer(user),
         "says_members": can_say_members(user, row),
-        "form": form or _form(row),
+        "form": form or _form(row, again=_again(request, row)),
         "belongs_to": ADMINISTRATION if user.sees_everything else "",
     }
     return render(request, "accounts/group.html", context, status=status)
 
 
-def _form(row: Group, data: QueryDict | None = None) -> ByEmailForm:
-    form = ByEmailForm(data)
+def _form(
+    row: Group, data: QueryDict | None = None, again: dict[str, Any] | None = None
+) -> ByEmailForm:
+    form = ByEmailForm(data, initial=again)
     form.fields["reason"].required = bool(changes.rights_of(row))
     return form
+
+
+def _again(request: HttpRequest, row: Group) -> dict[str, Any]:
+    """What was typed before a second factor was asked for."""
+    for name in ("group-join", "group-owner"):
+        typed = stepup.posted(request, reverse(name, args=[row.pk]))
+        if typed is not None:
+            return typed.dict()
+    return {}
 
 
 def _somebody(form: ByEmailForm) -> User | None:
