@@ -76,12 +76,12 @@ def review_request(
         check_pending(request)
     if request.reviews.filter(reviewer=by).exists():
         raise Conflict("You have decided this already; it waits for somebody else.")
-    proofs.check(Purpose(Action.REVIEW, str(request.pk)), age=factor_age(request))
     reason = reason.strip()
     if verdict == Review.Verdict.DENY and not reason:
         raise InvalidInput({"reason": "Say why: the requester reads it."})
     if len(reason) > REASON_LENGTH or "\x00" in reason:
         raise InvalidInput({"reason": f"Must be at most {REASON_LENGTH} plain characters."})
+    proofs.check(Purpose(Action.REVIEW, str(request.pk)), age=factor_age(request))
     less = _Less()
     if verdict == Review.Verdict.APPROVE and not afterwards:
         check_authority(request)

@@ -111,5 +111,5 @@ def inside(world: World, zone: str = "Europe/Madrid", mark: str = "") -> Inside:
     )
     for model, ingoing, out in (("demo-large", "2.5", "10"), ("demo-small", "0.15", "0.6")):
         price: dict[str, Any] = {"input_price": Decimal(ingoing), "output_price": Decimal(out)}
-        set_price(by=owner, endpoint=endpoint, model=model, **price)
+        set_price(by=owner, endpoint=endpoint, model=model, proofs=PROVED, **price)
     return Inside(chidi, authenticator(chidi), ana, owner, endpoint, busy, low)

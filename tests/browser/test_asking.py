@@ -9,6 +9,7 @@ from django.utils import timezone
 from playwright.sync_api import expect
 
 from accessrequests.models import AccessRequest
+from tests.accounts.authenticator import authenticator
 from tests.browser.asking import holdings, paths, stage
 from tests.browser.conftest import Visitor
 from tests.world import World
@@ -23,6 +24,7 @@ def world_of_ana(world: World, committed: None) -> World:
 
 def test_each_way_of_asking(visit: Visit, world_of_ana: World) -> None:
     at = stage(world_of_ana)
+    authenticator(at.ana)
     ana = visit()
     page = ana.sign_in(at.ana)
     preview, main = page.locator("#preview"), page.get_by_role("main")
@@ -54,6 +56,9 @@ def test_each_way_of_asking(visit: Visit, world_of_ana: World) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("Take access before a review")
     expect(page.get_by_label("Ticket")).to_have_value("OPS-4711")
     expect(preview).to_contain_text("Ben Okafor, Dana Levi and Priya Nair are told at once")
+    page.get_by_role("button", name="Take access now").click()
+    ana.give_code()
+    expect(page.get_by_label("Ticket")).to_have_value("OPS-4711")
     page.get_by_role("button", name="Take access now").click()
     page.wait_for_url("**/grants/**")
     expect(main).to_contain_text("You have access now")

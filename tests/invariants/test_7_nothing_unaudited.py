@@ -547,7 +547,7 @@ def set_price(world: World) -> Verb:
         "output_price": Decimal(2),
     }
     return (
-        lambda: endpoints.set_price(by=endpoint.owner, endpoint=endpoint, **price),
+        lambda: endpoints.set_price(by=endpoint.owner, endpoint=endpoint, proofs=PROVED, **price),
         Event.PRICE_SET,
     )
 
