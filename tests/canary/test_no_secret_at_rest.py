@@ -16,10 +16,13 @@ import httpx
 import pytest
 
 from accessrequests.models import AccessRequest, Grant
+from accounts import invitations
 from accounts.actions import create_token, join_group
 from accounts.models import User
+from accounts.scim import actions as scim
 from credentials.models import Credential
 from credentials.states import CredentialState
+from tests.accounts.authenticator import code
 from tests.canary import scan
 from tests.conftest import free_port, process_environment, wait_for
 from tests.credentials.test_client_certificate import operate
@@ -173,6 +176,7 @@ def play(told: Story, world: World, servers: Servers, stack: ExitStack) -> None:
             told.secrets["third"] = secret[0]
             open_in_browser(told, world, own, urls, requester)
         hand_over(told, world, api, servers, requester)
+        be_invited(told, world, urls["web"])
         use(told, f"{urls['gateway']}/e/{profile.endpoint.slug}/v1")
         ask_about(told, api, f"{urls['gateway']}/authz/{profile.endpoint.slug}")
         use_signed(told, world, api, urls, requester)
@@ -187,6 +191,44 @@ def play(told: Story, world: World, servers: Servers, stack: ExitStack) -> None:
             )
         )
         use_ended(told, f"{urls['gateway']}/e/{profile.endpoint.slug}/v1")
+
+
+def be_invited(told: Story, world: World, base: str) -> None:
+    """A newcomer's link, password, authenticator and recovery codes; a directory's token."""
+    newcomer = world.person()
+    link = invitations.invite(by=None, person=newcomer)
+    _, told.secrets["directory's token"] = scim.create_token(name="story")
+    told.secrets |= {"invitation": link.split("/")[-2], "chosen": f"chosen {unique()} password"}
+    origin = {"Origin": base}
+
+    def post(browser: httpx.Client, path: str, **data: str) -> httpx.Response:
+        data["csrfmiddlewaretoken"] = csrf_of(browser.get(path))
+        return browser.post(path, data=data, headers=origin)
+
+    with httpx.Client(base_url=base) as browser:
+        assert browser.get(httpx.URL(link).path).status_code == 302
+        chosen = told.secrets["chosen"]
+        assert post(browser, "/welcome/", password=chosen, again=chosen).status_code == 302
+        assert browser.get(httpx.URL(link).path).status_code == 404
+        assert post(browser, "/settings/factor/").status_code == 302
+        shown = re.search(r"secret=([A-Z2-7]{32})", browser.get("/settings/factor/set-up/").text)
+        assert shown is not None
+        told.secrets["authenticator"] = shown[1]
+        right = code(base64.b32decode(shown[1]))
+        codes = post(browser, "/settings/factor/set-up/", code=right)
+        found = re.findall(r"<code>([0-9A-Z-]{27})</code>", codes.text)
+        assert len(found) == 10, codes.text
+        told.secrets |= {"recovery code": found[0], "unused recovery code": found[1]}
+    with httpx.Client(base_url=base) as browser:
+        assert sign_in(browser, newcomer.email, chosen).headers["Location"] == "/sign-in/factor/"
+        assert post(browser, "/sign-in/factor/", recovery=found[0]).status_code == 302
+    people = f"{base}/scim/v2/Users"
+    for token, status in (
+        (told.secrets["directory's token"], 200),
+        (told.secrets["API token"], 401),
+    ):
+        answer = httpx.get(people, headers={"Authorization": f"Bearer {token}"})
+        assert answer.status_code == status, answer.text
 
 
 def open_in_browser(
