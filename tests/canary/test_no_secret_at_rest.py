@@ -117,8 +117,8 @@ def play(told: Story, world: World, servers: Servers, stack: ExitStack) -> None:
         role: stack.enter_context(process(role, each, servers, told.logs, **environment))
         for role, each in argv.items()
     }
-    wait_for(urls["web"] + "/healthz/", running["web"])
-    wait_for(urls["gateway"] + "/healthz", running["gateway"])
+    wait_for(urls["web"] + "/healthz/", running["web"], 180)
+    wait_for(urls["gateway"] + "/healthz", running["gateway"], 180)
 
     profile = world.profile(with_key=True)
     password = f"{PASSWORD} {unique()}"
