@@ -22,7 +22,7 @@ from accounts.models import User
 from accounts.scim import actions as scim
 from credentials.models import Credential
 from credentials.states import CredentialState
-from tests.accounts.authenticator import code
+from tests.accounts.authenticator import authenticator, code, later
 from tests.canary import scan
 from tests.conftest import free_port, process_environment, wait_for
 from tests.credentials.test_client_certificate import operate
@@ -77,6 +77,12 @@ def csrf_of(page: httpx.Response) -> str:
     return found[1]
 
 
+def post(browser: httpx.Client, path: str, page: str = "", **data: str) -> httpx.Response:
+    """Send the form of this page, which is at the same address where none is named."""
+    data["csrfmiddlewaretoken"] = csrf_of(browser.get(page or path))
+    return browser.post(path, data=data, headers={"Origin": str(browser.base_url).rstrip("/")})
+
+
 def sign_in(web: httpx.Client, email: str, password: str) -> httpx.Response:
     form = web.get("/sign-in/")
     return web.post(
@@ -124,6 +130,7 @@ def play(told: Story, world: World, servers: Servers, stack: ExitStack) -> None:
     password = f"{PASSWORD} {unique()}"
     requester = world.person(profile.requesters, password=password)
     reviewer = world.person(profile.reviewers, password=password)
+    authenticator_of_reviewer = authenticator(reviewer)
     _, token = create_token(by=requester, owner=requester, name="story")
     mistyped = f"mistyped {unique()} password"
     told.secrets = {
@@ -141,7 +148,13 @@ def play(told: Story, world: World, servers: Servers, stack: ExitStack) -> None:
     ):  # fmt: skip
         assert sign_in(web, reviewer.email, mistyped).status_code == 400
         assert sign_in(web, mistyped, mistyped).status_code == 400  # in the wrong field
-        assert sign_in(web, reviewer.email, password).status_code == 302
+        assert (
+            sign_in(web, reviewer.email, password).headers["Location"]
+            == "/sign-in/factor/?next=%2F"
+        )
+        assert (
+            post(web, "/sign-in/factor/", code=code(authenticator_of_reviewer)).status_code == 302
+        )
 
         filed = api.post(
             "/requests/",
@@ -149,11 +162,11 @@ def play(told: Story, world: World, servers: Servers, stack: ExitStack) -> None:
         )
         assert filed.status_code == 201, filed.text
         request = AccessRequest.objects.get(pk=filed.json()["id"])
-        page = web.get(f"/requests/{request.pk}/")
-        reviewed = web.post(
-            f"/requests/{request.pk}/review/",
-            data={"csrfmiddlewaretoken": csrf_of(page), "verdict": "approve"},
-            headers={"Origin": urls["web"]},
+        later(reviewer)
+        proof = f"/step-up/?for=review:{request.pk}"
+        assert post(web, proof, code=code(authenticator_of_reviewer)).status_code == 302
+        reviewed = post(
+            web, f"/requests/{request.pk}/review/", f"/requests/{request.pk}/", verdict="approve"
         )
         assert reviewed.status_code == 302, reviewed.text
         grant = Grant.objects.get(request=request)
@@ -199,12 +212,6 @@ def be_invited(told: Story, world: World, base: str) -> None:
     link = invitations.invite(by=None, person=newcomer)
     _, told.secrets["directory's token"] = scim.create_token(name="story")
     told.secrets |= {"invitation": link.split("/")[-2], "chosen": f"chosen {unique()} password"}
-    origin = {"Origin": base}
-
-    def post(browser: httpx.Client, path: str, **data: str) -> httpx.Response:
-        data["csrfmiddlewaretoken"] = csrf_of(browser.get(path))
-        return browser.post(path, data=data, headers=origin)
-
     with httpx.Client(base_url=base) as browser:
         assert browser.get(httpx.URL(link).path).status_code == 302
         chosen = told.secrets["chosen"]
@@ -220,7 +227,10 @@ def be_invited(told: Story, world: World, base: str) -> None:
         assert len(found) == 10, codes.text
         told.secrets |= {"recovery code": found[0], "unused recovery code": found[1]}
     with httpx.Client(base_url=base) as browser:
-        assert sign_in(browser, newcomer.email, chosen).headers["Location"] == "/sign-in/factor/"
+        assert (
+            sign_in(browser, newcomer.email, chosen).headers["Location"]
+            == "/sign-in/factor/?next=%2F"
+        )
         assert post(browser, "/sign-in/factor/", recovery=found[0]).status_code == 302
     people = f"{base}/scim/v2/Users"
     for token, status in (
