@@ -10,7 +10,7 @@ from accessrequests.actions import review_request
 from accessrequests.models import AccessRequest, Grant, Policy, Review
 from accounts.models import User
 from audit import clock
-from broker.errors import Forbidden, SelfReview
+from broker.errors import Forbidden, NotFound, SelfReview
 from endpoints import permissions as on_endpoints
 from endpoints.models import EmergencyStop, Endpoint
 from tests.accessrequests.policies import govern, step
@@ -158,6 +158,8 @@ def test_who_reviews_anything_at_all(world: World) -> None:
     )
     assert reviews(member, *others, world.person()) == [True] * 6 + [False]
     govern(profile, step(reviewers={"people": [named.email]}))
+    world.endpoint(owner=named, with_key=False)
+    world.person(manager=named)
     assert reviews(*others) == [True] + [False] * 4, "an older version names nobody"
     Policy.objects.filter(pk=policy.pk).update(retired_at=clock.now())
     assert reviews(*others) == [False] * 5
@@ -184,3 +186,6 @@ def test_endpoints(scene: Scene) -> None:
     for can in (on_endpoints.can_lift, on_endpoints.check_lift):
         assert scene.may(can, scene.owners_stop) == both
         assert scene.may(can, scene.administrators_stop) == {"administrator"}
+    assert str(there) in on_endpoints.changing_in_words(scene.owner, str(there.pk))
+    with pytest.raises(NotFound):
+        on_endpoints.changing_in_words(scene.people["stranger"], str(there.pk))
