@@ -76,6 +76,11 @@
   async function ask(form) {
     const body = new URLSearchParams(new FormData(form));
     const answer = await window.fetch(form.dataset.passkey, { method: "POST", body });
+    if (answer.redirected) {
+      // To a proof that isn't fresh any more, or to signing in.
+      window.location.assign(answer.url);
+      return null;
+    }
     if (!answer.ok) throw new Error("refused");
     const options = wanted(await answer.json());
     const how = form.hasAttribute("data-passkey-new") ? "create" : "get";
@@ -88,6 +93,7 @@
     button.setAttribute("aria-disabled", "true");
     try {
       const credential = await ask(form);
+      if (!credential) return;
       form.elements.namedItem("credential").value = written(credential);
       form.requestSubmit();
     } catch (error) {
