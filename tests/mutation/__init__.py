@@ -18,15 +18,11 @@ class Group:
 
 GROUPS = {
     "factors": Group(
-        ("accounts/factors.py", "accounts/stepup.py", "accounts/tokens.py"),
+        ("accounts/factors.py", "accounts/stepup.py", "accounts/tokens.py", "accounts/linked.py"),
         ("tests/accounts", "tests/abuse/test_probing.py"),
     ),
     "permissions": Group(
-        (
-            "accessrequests/permissions.py",
-            "endpoints/permissions.py",
-            "accounts/linked.py",
-        ),
+        ("accessrequests/permissions.py", "endpoints/permissions.py"),
         ("tests/accessrequests/test_permissions.py",),
     ),
     "policy": Group(
