@@ -1,6 +1,7 @@
 """What came of the mutants: JSON under build/mutation/, and docs/mutation.md from it."""
 
 import json
+import textwrap
 from collections import defaultdict
 from typing import Any
 
@@ -59,5 +60,14 @@ def write() -> dict[str, str]:
                 for mutant in left
             ]
             sections += f"\n## {file}\n\n{table(['in', 'change', 'why unnoticed'], told)}\n"
+    untried = [
+        f"`{file}`"
+        for name, group in GROUPS.items()
+        if not (FOLDER / f"{name}.json").exists()
+        for file in group.files
+    ]
+    if untried:
+        missing = textwrap.fill(f"Not tried yet: {', '.join(untried)}.", 100)
+        sections = f"\n{missing}\n{sections}"
     PAGE.write_text(f"{HEAD}\n{table(['file', 'changes', 'noticed', 'share'], rows)}\n{sections}")
     return shares
