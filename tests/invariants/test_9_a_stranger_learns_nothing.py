@@ -305,7 +305,8 @@ def call(user: User, route: tuple[str, str], pk: Any, *, with_token: bool = Fals
 
 def told(answer: Any, pk: Any) -> str:
     """The answer without what is the caller's own or random: id asked for, trace, CSRF token."""
-    text: str = answer.content.decode().replace(str(pk), "<id>")
+    asked_for = str(pk) if not str(pk).isdigit() else f"/{pk}/"
+    text: str = answer.content.decode().replace(asked_for, "<id>")
     text = text.replace(answer["X-Request-Id"], "<trace>")
     return re.sub(r'(csrfmiddlewaretoken" value="|X-CSRFToken": ?")[^"]+', r"\1<csrf>", text)
 
