@@ -16,6 +16,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.test import override_settings
 from django.test.utils import setup_databases, teardown_databases
+from whitenoise.middleware import WhiteNoiseMiddleware  # type: ignore[import-untyped]
 
 from accounts import factors, stepup
 from audit.context import Origin, working_for
@@ -116,6 +117,23 @@ def committed(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
 def committed_once(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """The same for what all tests of a file look at, each undoing what it does to it."""
     with django_db_blocker.unblock():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def static_files_read_once() -> Iterator[None]:
+    """Each test client makes the middleware anew, for which whitenoise reads all of static/."""
+    read = WhiteNoiseMiddleware.add_files_from_finders
+    found: dict[str, Any] = {}
+
+    def add(self: Any) -> None:
+        if not found:
+            read(self)
+            found.update(self.files)
+        self.files.update(found)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WhiteNoiseMiddleware, "add_files_from_finders", add)
         yield
 
 

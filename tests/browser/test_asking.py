@@ -22,6 +22,7 @@ def world_of_ana(world: World, committed: None) -> World:
     return world
 
 
+@pytest.mark.slow
 def test_each_way_of_asking(visit: Visit, world_of_ana: World) -> None:
     at = stage(world_of_ana)
     authenticator(at.ana)

@@ -13,11 +13,12 @@ from tests.servers import Servers
 from tests.world import World
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "look",
     [
         pytest.param({}, id="desk"),
-        pytest.param({"dark": True, "phone": True}, id="dark phone", marks=pytest.mark.slow),
+        pytest.param({"dark": True, "phone": True}, id="dark phone"),
     ],
 )
 def test_each_kind_is_handed_over_by_its_parts(

@@ -171,6 +171,7 @@ def test_a_decision_that_lost_the_race(visit: Visit, people: dict[str, Any], wor
     expect(page.get_by_role("main")).to_contain_text("Nothing waits for you")
 
 
+@pytest.mark.slow
 def test_a_decided_row_leaves_and_the_next_is_open(
     visit: Visit, people: dict[str, Any], world: World
 ) -> None:
@@ -427,6 +428,7 @@ def test_the_desk_by_keyboard(visit: Visit, people: dict[str, Any], world: World
     assert "q=" in page.url
 
 
+@pytest.mark.slow
 def test_what_is_typed_and_selected_outlives_an_update(
     visit: Visit, people: dict[str, Any], world: World
 ) -> None:

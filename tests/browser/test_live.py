@@ -70,6 +70,7 @@ def test_stop_everything_is_ended_and_lifted(visit: Visit, at: Inside, sweep: An
     ).exists(), "lifting brings nothing back"
 
 
+@pytest.mark.slow
 def test_one_is_ended_and_leaves_the_page(visit: Visit, at: Inside) -> None:
     dana = visit()
     page = dana.sign_in(at.owner)

@@ -25,6 +25,7 @@ def at(world: World, committed: None, mark: str) -> Owing:
     return owing(world, mark=f" {mark}")
 
 
+@pytest.mark.slow
 def test_try_now_and_watch_it_go(visit: Visit, at: Owing, mark: str) -> None:
     chidi = visit()
     page = chidi.sign_in(at.chidi)

@@ -26,6 +26,7 @@ def prove(visitor: Visitor, user: User) -> None:
     later(user)
 
 
+@pytest.mark.slow
 def test_a_newcomer_comes_and_goes(visit: Visit, world: World) -> None:
     boss = world.person(full_name="Chidi Eze", is_administrator=True, password=PASSWORD)
     group, email = world.profile().requesters, f"noor-{unique()}@example.com"

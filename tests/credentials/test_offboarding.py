@@ -111,6 +111,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.slow
 def test_all_of_them_at_once_by_a_worker_alone(world: World, servers: Servers) -> None:
     """No beat, nobody at the portal: one worker's own tick."""
     found = [way(world) for way in WAYS]

@@ -387,6 +387,7 @@ def test_a_credential_that_was_taken_back_before_its_ttl_was_raised(
     assert not caught.value.unknown
 
 
+@pytest.mark.slow
 def test_ending_200_times_at_once_ends_once(world: World) -> None:
     grant = world.grant()
     check_out(by=grant.holder, grant_id=grant.pk)
