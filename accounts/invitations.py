@@ -11,20 +11,18 @@ import secrets
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth.password_validation import validate_password
-from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.urls import reverse
 
-from accounts.actions.people import check_proved, create_user
-from accounts.models import Invitation, Session, User
+from accounts.actions.people import check_proved, create_user, set_password
+from accounts.models import Invitation, User
 from accounts.permissions import check_administer
 from accounts.stepup import NONE, Proofs
 from accounts.tokens import BASE62
 from audit import clock
 from audit.events import Event
 from audit.record import record
-from broker.errors import Conflict, InvalidInput, NotFound
+from broker.errors import Conflict, NotFound
 
 LASTS = dt.timedelta(days=7)
 FIRST_LASTS = dt.timedelta(hours=24)  # the first administrator's
@@ -144,13 +142,6 @@ def claim(*, stored: bytes, password: str) -> User:
     person = User.objects.select_for_update().filter(invitations__digest=stored).first()
     if not used or person is None or not person.is_active or not opens(person):
         raise NotFound("This link was used already, or its time is over.")
-    try:
-        validate_password(password, person)
-    except ValidationError as error:
-        raise InvalidInput({"password": " ".join(error.messages)}) from error
-    person.set_password(password)
-    person.save(update_fields=["password"])
-    Session.objects.filter(person=person).delete()
     record(Event.INVITATION_USED, by=person, about=person)
-    record(Event.PASSWORD_SET, by=person, about=person)
+    set_password(by=person, user=person, password=password)
     return person

@@ -184,7 +184,11 @@ def set_roles(
 
 @transaction.atomic
 def set_password(*, by: User | None, user: User, password: str) -> None:
-    """Give a person a new password; their sessions end by it. Raises InvalidInput."""
+    """Give a person a new password; their sessions end by it, and they're told where they had one.
+
+    Raises InvalidInput.
+    """
+    had_one = user.has_usable_password()
     try:
         validate_password(password, user)
     except ValidationError as error:
@@ -193,7 +197,8 @@ def set_password(*, by: User | None, user: User, password: str) -> None:
     user.save(update_fields=["password"])
     Session.objects.filter(person=user).delete()
     record(Event.PASSWORD_SET, by=by, about=user)
-    telling.password_changed(user)
+    if had_one:
+        telling.password_changed(user)
 
 
 @transaction.atomic
