@@ -22,6 +22,7 @@ from accounts.permissions import (
     check_say_members,
 )
 from accounts.session import person
+from accounts.validation import add_errors
 from accounts.views_people import ADMINISTRATION, check_sees
 from broker.errors import Conflict, InvalidInput
 
@@ -65,8 +66,7 @@ def group_new(request: HttpRequest) -> HttpResponse:
             try:
                 row = actions.create_group(by=user, **form.cleaned_data)
             except InvalidInput as error:
-                for field, message in error.errors.items():
-                    form.add_error(field if field in form.fields else None, message)
+                add_errors(form, error)
             else:
                 return redirect("group", row.pk)
     context = {"form": form, "belongs_to": ADMINISTRATION}
@@ -167,8 +167,7 @@ def _add(request: HttpRequest, row: Group, role: str) -> HttpResponse:
             proofs=stepup.proofs(request),
         )
     except InvalidInput as error:
-        for field, message in error.errors.items():
-            form.add_error("reason" if field == "reason" else "email", message)
+        add_errors(form, error, person="email", **{"as": "email"})
         return _page(request, row, form, 400)
     except Conflict as error:
         form.add_error(None, error.detail)

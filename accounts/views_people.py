@@ -17,6 +17,7 @@ from accounts.forms_people import ExtendForm, PersonForm, RolesForm, ServiceForm
 from accounts.models import Change, User
 from accounts.permissions import can_administer, can_answer_for, check_administer
 from accounts.session import person as signed_in
+from accounts.validation import add_errors
 from audit import clock
 from broker.errors import Conflict, InvalidInput, NotFound
 
@@ -33,12 +34,6 @@ def check_sees(user: User) -> None:
 def _proved(request: HttpRequest, about: str = "") -> None:
     """Ask for the second factor before a form is filled in, rather than after."""
     stepup.proofs(request).check(stepup.Purpose(stepup.Action.PEOPLE, about))
-
-
-def _refused(form: Any, error: InvalidInput, **names: str) -> None:
-    for field, message in error.errors.items():
-        name = names.get(field, field)
-        form.add_error(name if name in form.fields else None, message)
 
 
 @never_cache
@@ -99,7 +94,7 @@ def person_new(request: HttpRequest) -> HttpResponse:
             try:
                 made, link = invitations.invite_new(by=user, proofs=proofs, **form.cleaned_data)
             except InvalidInput as error:
-                _refused(form, error)
+                add_errors(form, error)
             else:
                 return _invited(request, made, link)
     context = {"form": form, "belongs_to": ADMINISTRATION}
@@ -139,7 +134,7 @@ def service_new(request: HttpRequest) -> HttpResponse:
                         proofs=stepup.proofs(request),
                     )
                 except InvalidInput as error:
-                    _refused(form, error, ends_at="ends_on")
+                    add_errors(form, error, ends_at="ends_on")
                 else:
                     messages.success(request, f"{made} is there. It is in no group yet.")
                     return redirect("person", made.pk)
@@ -246,7 +241,7 @@ def service_extend(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
                 proofs=stepup.proofs(request),
             )
         except InvalidInput as error:
-            _refused(form, error, ends_at="ends_on")
+            add_errors(form, error, ends_at="ends_on")
         else:
             messages.success(request, f"{row} goes on.")
             return redirect("person", row.pk)
@@ -295,7 +290,7 @@ def _propose(
             proofs=stepup.proofs(request),
         )
     except InvalidInput as error:
-        _refused(form, error)
+        add_errors(form, error)
     except Conflict as error:
         form.add_error(None, error.detail)
         status = 409

@@ -22,6 +22,7 @@ from accounts.forms_people import ProfileForm
 from accounts.models import ApiToken, Session
 from accounts.session import person
 from accounts.sso.configuration import provider
+from accounts.validation import add_errors
 from audit import clock
 from broker.errors import InvalidInput
 
@@ -39,8 +40,7 @@ def profile(request: HttpRequest) -> HttpResponse:
             try:
                 actions.change_profile(by=user, **form.cleaned_data)
             except InvalidInput as error:
-                for field, message in error.errors.items():
-                    form.add_error(field if field in form.fields else None, message)
+                add_errors(form, error)
             else:
                 messages.success(request, "Saved.")
                 return redirect("profile")
@@ -124,8 +124,7 @@ def password(request: HttpRequest) -> HttpResponse:
                     proofs=proofs,
                 )
             except InvalidInput as error:
-                for field, message in error.errors.items():
-                    form.add_error(field, message)
+                add_errors(form, error)
             else:
                 # This session goes on, under another key; all others have ended.
                 update_session_auth_hash(request, user)

@@ -8,6 +8,7 @@ from django.views.decorators.http import require_POST
 
 from accounts import stepup
 from accounts.session import person
+from accounts.validation import add_errors
 from broker.errors import InvalidInput, NotFound
 from endpoints.actions import set_price
 from endpoints.forms import PriceForm
@@ -35,8 +36,7 @@ def price_set(request: HttpRequest, slug: str) -> HttpResponse:
                 **form.cleaned_data,
             )
         except InvalidInput as error:
-            for field, text in error.errors.items():
-                form.add_error(field if field in form.fields else None, text)
+            add_errors(form, error)
         else:
             messages.success(request, f"{row.model} has its price from {row.since} on.")
             return redirect("endpoint", slug=slug)

@@ -8,6 +8,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.session import person
+from accounts.validation import add_errors
 from broker.errors import InvalidInput
 from notifications import actions
 from notifications.forms import SettingsForm
@@ -74,8 +75,7 @@ def notification_settings(request: HttpRequest) -> HttpResponseBase:
             try:
                 actions.change_settings(by=user, **form.cleaned_data)
             except InvalidInput as error:
-                for name, message in error.errors.items():
-                    form.add_error(name if name in form.fields else None, message)
+                add_errors(form, error)
             else:
                 messages.success(request, "Saved.")
                 return redirect("notification-settings")

@@ -11,6 +11,7 @@ from accessrequests import actions
 from accessrequests.forms import AbsenceForm
 from accessrequests.models import Absence
 from accounts.session import person
+from accounts.validation import add_errors
 from audit import clock
 from broker.errors import InvalidInput
 
@@ -25,8 +26,7 @@ def absences(request: HttpRequest) -> HttpResponseBase:
         try:
             row = actions.note_absence(by=user, **form.cleaned_data)
         except InvalidInput as error:
-            for name, message in error.errors.items():
-                form.add_error(name, message)
+            add_errors(form, error)
         else:
             told = f"{row.delegate} is told" if row.delegate else "Nobody is told in your place"
             messages.success(request, f"Noted. {told} while you are away.")

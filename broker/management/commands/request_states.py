@@ -1,15 +1,14 @@
 """docs/request-states.md, from the tables that the code and PostgreSQL go by."""
 
-import argparse
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
 from django.db.models import TextChoices
 
 from accessrequests.models import AccessRequest, Grant
 from accessrequests.states import GRANT_MOVES, REQUEST_MOVES, GrantState, Move, RequestState
+from broker.management.generated import PageCommand
 from credentials.models import Credential, Rotation
 from credentials.states import (
     CREDENTIAL_MOVES,
@@ -110,17 +109,9 @@ def _codes(states: list[str]) -> str:
     return f"{', '.join(quoted[:-1])} or {quoted[-1]}" if len(quoted) > 1 else quoted[0]
 
 
-class Command(BaseCommand):
+class Command(PageCommand):
     help = "Print docs/request-states.md as the code has it, or write it."
-    # The page is about code: it needs no database and no settings of a deployment.
-    requires_system_checks = []
+    path = PATH
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--write", action="store_true", help="write the file (`make docs`)")
-
-    def handle(self, *_args: Any, **options: Any) -> None:
-        if options["write"]:
-            PATH.write_text(page())
-            self.stdout.write(f"Wrote {PATH.relative_to(settings.BASE_DIR)}")
-        else:
-            self.stdout.write(page(), ending="")
+    def page(self) -> str:
+        return page()

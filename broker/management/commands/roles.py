@@ -1,13 +1,11 @@
 """docs/roles.md, from the table that tests hold the code to."""
 
-import argparse
 from collections.abc import Iterator
-from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
 
 from accounts.roles import COMES_BY, MAY, Role
+from broker.management.generated import PageCommand
 
 PATH = settings.BASE_DIR / "docs" / "roles.md"
 
@@ -47,17 +45,9 @@ def _lines() -> Iterator[str]:
         yield f"| {rule.words} | {cells} |"
 
 
-class Command(BaseCommand):
+class Command(PageCommand):
     help = "Print docs/roles.md as the table has it, or write it."
-    # The page is about code: it needs no database and no settings of a deployment.
-    requires_system_checks = []
+    path = PATH
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--write", action="store_true", help="write the file (`make docs`)")
-
-    def handle(self, *_args: Any, **options: Any) -> None:
-        if options["write"]:
-            PATH.write_text(page())
-            self.stdout.write(f"Wrote {PATH.relative_to(settings.BASE_DIR)}")
-        else:
-            self.stdout.write(page(), ending="")
+    def page(self) -> str:
+        return page()
