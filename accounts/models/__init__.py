@@ -1,0 +1,37 @@
+"""People, groups, tokens, second factors, sessions, and what waits for a second person."""
+
+from accounts.models.changes import Change, Changes
+from accounts.models.directory import ScimRecord
+from accounts.models.factors import PasskeyChallenge, RecoveryCode, Totp
+from accounts.models.people import Group, Groups, Membership, User, Users, check_time_zone
+from accounts.models.signing_in import (
+    Invitation,
+    LogoutToken,
+    ProviderSignIn,
+    Session,
+    SignInTry,
+)
+from accounts.models.tokens import ApiToken, ApiTokens, ScimToken
+
+__all__ = [
+    "ApiToken",
+    "ApiTokens",
+    "Change",
+    "Changes",
+    "Group",
+    "Groups",
+    "Invitation",
+    "LogoutToken",
+    "Membership",
+    "PasskeyChallenge",
+    "ProviderSignIn",
+    "RecoveryCode",
+    "ScimRecord",
+    "ScimToken",
+    "Session",
+    "SignInTry",
+    "Totp",
+    "User",
+    "Users",
+    "check_time_zone",
+]
