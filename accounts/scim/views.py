@@ -37,7 +37,7 @@ from scim2_models import User as AnyUser
 from accounts.door import fetch
 from accounts.models import Group, Membership, ScimToken, User
 from accounts.parsers import StrictJSONParser
-from accounts.scim import actions, filtering, resources
+from accounts.scim import actions, filtering, resources, tokens
 from audit.context import origin, working_for
 from audit.refusals import record_refusal
 from broker.errors import (
@@ -141,9 +141,9 @@ def _answer_to(error: Exception) -> HttpResponse | None:
 
 def _token(request: HttpRequest) -> ScimToken:
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")
-    found = actions.token_of(text.strip()) if scheme.lower() == "bearer" else None
+    found = tokens.token_of(text.strip()) if scheme.lower() == "bearer" else None
     if found is None:
-        actions.count_wrong_token()
+        tokens.count_wrong_token()
         raise NotSignedIn("This takes a token of `manage.py scim_token create`.")
     return found
 

@@ -19,7 +19,7 @@ from accessrequests.models import AccessRequest, Grant
 from accounts import invitations
 from accounts.actions import create_token, join_group
 from accounts.models import User
-from accounts.scim import actions as scim
+from accounts.scim import tokens as scim
 from credentials.models import Credential
 from credentials.states import CredentialState
 from tests.accounts.authenticator import authenticator, code, later

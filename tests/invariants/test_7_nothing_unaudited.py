@@ -20,6 +20,7 @@ from accounts import changes, factors, invitations, passkeys, recovery
 from accounts.models import Change, ProviderSignIn, User
 from accounts.passkeys import Ceremony
 from accounts.scim import actions as scim
+from accounts.scim import tokens as scim_tokens
 from accounts.sso import actions as sso
 from accounts.sso.configuration import Provider
 from audit import clock
@@ -239,12 +240,12 @@ def end_sessions(world: World) -> Verb:
 
 
 def create_scim_token(_: World) -> Verb:
-    return lambda: scim.create_token(name="Okta"), Event.SCIM_TOKEN_CREATED
+    return lambda: scim_tokens.create_token(name="Okta"), Event.SCIM_TOKEN_CREATED
 
 
 def revoke_scim_token(_: World) -> Verb:
-    token, _text = scim.create_token(name="Okta")
-    return lambda: scim.revoke_token(token=token), Event.SCIM_TOKEN_REVOKED
+    token, _text = scim_tokens.create_token(name="Okta")
+    return lambda: scim_tokens.revoke_token(token=token), Event.SCIM_TOKEN_REVOKED
 
 
 def govern_group(world: World) -> Verb:

@@ -8,7 +8,7 @@ from django.db import connections
 from scim2_client.engines.wsgi import WSGISCIMClient
 
 from accounts.models import ScimToken
-from accounts.scim.actions import create_token
+from accounts.scim.tokens import create_token
 from tests.scim.directory import Directory
 
 

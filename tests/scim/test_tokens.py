@@ -9,7 +9,7 @@ from django.test import Client
 
 from accounts.actions import create_token as create_api_token
 from accounts.models import ScimToken
-from accounts.scim.actions import WRONG_TOKENS, create_token, revoke_token
+from accounts.scim.tokens import WRONG_TOKENS, create_token, revoke_token
 from accounts.tokens import generate
 from audit import clock
 from audit.models import AuditEvent

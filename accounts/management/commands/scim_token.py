@@ -5,7 +5,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from accounts import tokens
 from accounts.models import ScimToken
-from accounts.scim.actions import TOKEN_DAYS, create_token, revoke_token
+from accounts.scim.tokens import TOKEN_DAYS, create_token, revoke_token
 from broker.errors import InvalidInput
 
 
