@@ -6,6 +6,8 @@ from typing import Any
 from celery import Celery, signals
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "broker.settings")
+# Django's checks import every page, for a third of a worker's start. `migrate` has run them.
+os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
 app = Celery("keyturn")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
