@@ -30,6 +30,10 @@ class Kind(TextChoices):
     KEY_LEAKED = "key_leaked", "key reported as leaked"
     CHANGE_WAITING = "change_waiting", "change to decide"
     CHANGE_DECIDED = "change_decided", "change decided"
+    TOKEN_LEAKED = "token_leaked", "token reported as leaked"
+    TOKEN_IN_URL = "token_in_url", "token seen in a URL"
+    WEBHOOK_DISABLED = "webhook_disabled", "webhook disabled"
+    ASKED_FOR_YOU = "asked_for_you", "an agent asked for you"
 
 
 class Topic(TextChoices):
@@ -74,6 +78,10 @@ TOPICS: dict[Kind, Topic] = {
     Kind.KEY_LEAKED: Topic.SECURITY,
     Kind.CHANGE_WAITING: Topic.WAITING,
     Kind.CHANGE_DECIDED: Topic.SECURITY,
+    Kind.TOKEN_LEAKED: Topic.SECURITY,
+    Kind.TOKEN_IN_URL: Topic.SECURITY,
+    Kind.WEBHOOK_DISABLED: Topic.SECURITY,
+    Kind.ASKED_FOR_YOU: Topic.ACCESS,
 }
 
 # One of the outlines in static/icons.svg for each kind.
@@ -102,4 +110,8 @@ ICONS: dict[Kind, str] = {
     Kind.KEY_LEAKED: "flame",
     Kind.CHANGE_WAITING: "checklist",
     Kind.CHANGE_DECIDED: "users",
+    Kind.TOKEN_LEAKED: "flame",
+    Kind.TOKEN_IN_URL: "flame",
+    Kind.WEBHOOK_DISABLED: "alert-triangle",
+    Kind.ASKED_FOR_YOU: "users",
 }

@@ -10,6 +10,17 @@ from accounts.models import User
 from audit.clock import ClockTimestamp
 from audit.ids import new_id
 from notifications.kinds import ICONS, TOPICS, Email, Kind, Topic
+from notifications.webhooks.models import Untold, Webhook, WebhookAttempt, WebhookMessage
+
+__all__ = [
+    "Delivery",
+    "Notification",
+    "Preference",
+    "Untold",
+    "Webhook",
+    "WebhookAttempt",
+    "WebhookMessage",
+]
 
 HANDLE = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}\Z"
 check_handle = RegexValidator(
