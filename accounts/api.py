@@ -1,18 +1,47 @@
 """What the API's views of every app stand on: the caller, and only what they may see."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
+from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.db.models import Model, QuerySet
-from rest_framework import exceptions, serializers, viewsets
+from django.urls import reverse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter
+from rest_framework import exceptions, serializers, status, viewsets
 from rest_framework.request import Request
+from rest_framework.response import Response
 
+from accounts import stepup
 from accounts.door import fetch
 from accounts.models import ApiToken, User
 from accounts.parsers import StrictJSONParser
+from accounts.scope_permission import token_of, within
+from accounts.scopes import Verb
+from broker.errors import NeedsPerson
 
 Row = TypeVar("Row", bound=Model)
+
+# In the OpenAPI document: the header that `created` sends.
+LOCATION = OpenApiParameter(
+    "Location",
+    OpenApiTypes.URI,
+    OpenApiParameter.HEADER,
+    description="address of what was made, or of the change that waits",
+    response=[201, 202],
+)
+
+
+def address(route: str, key: object) -> str:
+    """Where this is; like all addresses, never built from a Host header."""
+    return settings.KEYTURN_BASE_URL + reverse(route, args=[key])
+
+
+def created(data: Any, route: str, key: object) -> Response:
+    """201 with what was made, and its address."""
+    headers = {"Location": address(route, key)}
+    return Response(data, status=status.HTTP_201_CREATED, headers=headers)
 
 
 def caller(request: Request) -> User:
@@ -28,18 +57,49 @@ def is_token(request: Request) -> bool:
     return isinstance(request.auth, ApiToken)
 
 
+# In the OpenAPI document: a session, or one's own token with a second factor.
+IN_PERSON: Any = [{"session": []}, {"apiToken": [], "secondFactor": []}]
+
+
+def check_person(request: Request, detail: str = "") -> None:
+    """Raise NeedsPerson for the API token of a service account or workload, and StepUpNeeded for a
+    person's that comes without a second factor: what it would do takes somebody who is there."""
+    token = token_of(request)
+    if token is None or token.proved_at is not None:
+        return
+    if not token.is_persons:
+        raise NeedsPerson(detail)
+    raise stepup.needed_in_call()
+
+
 class VisibleViewSet(viewsets.GenericViewSet[Row]):
-    """Lists and fetches by `visible_to` the caller; the rest answers 404 and is audited."""
+    """Lists and fetches by `visible_to` the caller; the rest answers 404 and is audited.
+
+    `verbs` and `endpoint_path` are what accounts.scope_permission asks for.
+    """
 
     lookup_value_converter = "uuid"
     parser_classes = (StrictJSONParser,)
+    verbs: ClassVar[Mapping[str, Verb | None]] = {}
+    endpoint_path: str | None = None
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        token = token_of(request)
+        # Actions fetch by what the owner may see, which can be more than the token is for.
+        if token is not None and token.endpoints and "pk" in self.kwargs:
+            self.get_object()
 
     def get_queryset(self) -> QuerySet[Row]:
         rows = super().get_queryset()
         if getattr(self, "swagger_fake_view", False):
             return rows
         visible: QuerySet[Row] = rows.visible_to(caller(self.request))  # type: ignore[attr-defined]
-        return visible
+        return self.within_token(visible)
+
+    def within_token(self, rows: QuerySet[Row]) -> QuerySet[Row]:
+        """Those of the endpoints that the call's token is for."""
+        return within(self.request, rows, self.endpoint_path) if self.endpoint_path else rows
 
     def get_object(self) -> Row:
         return fetch(self.get_queryset(), self.kwargs["pk"])
@@ -67,6 +127,14 @@ class StrictSerializer(serializers.Serializer[Any]):
         if faults:
             raise serializers.ValidationError(faults)
         return value
+
+
+def said_in(kind: type[StrictSerializer], request: Request) -> dict[str, Any]:
+    """What the body of this call says, as this kind of body. Raises ValidationError."""
+    body = kind(data=request.data)
+    body.is_valid(raise_exception=True)
+    said: dict[str, Any] = body.validated_data
+    return said
 
 
 def check_empty(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""Changes that wait for a second administrator. An API token reads them, and decides none."""
+"""Changes that wait for a second administrator. Deciding them takes a person."""
 
 from typing import Any
 
@@ -10,16 +10,20 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts import changes, stepup
-from accounts.api import StrictSerializer, VisibleViewSet, caller, check_empty, is_token
+from accounts.api import (
+    IN_PERSON,
+    StrictSerializer,
+    VisibleViewSet,
+    caller,
+    check_empty,
+    check_person,
+)
 from accounts.changes.deciding import TEXT
 from accounts.models import Change
 from accounts.standing import check_standing
 from audit import clock
-from broker.errors import NeedsPerson
 
-ALONE = "Deciding a change takes a signed-in administrator: an API token alone decides none."
-# In the OpenAPI document: a session, and no token.
-IN_PERSON: Any = [{"session": []}]
+ALONE = "Deciding a change takes a person."
 
 
 class LineSerializer(serializers.Serializer[Any]):
@@ -92,8 +96,7 @@ class ChangeViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleVie
 
     def _in_person(self, request: Request) -> Change:
         change = self.get_object()
-        if is_token(request):
-            raise NeedsPerson(ALONE)
+        check_person(request, ALONE)
         return change
 
     def _decide(self, request: Request, verb: Any) -> Response:

@@ -1,4 +1,4 @@
-"""People, service accounts and groups. An API token reads them, and changes none."""
+"""People, service accounts and groups. Changing them takes a person."""
 
 from typing import Any
 
@@ -11,16 +11,21 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts import actions, changes, stepup
-from accounts.api import StrictSerializer, VisibleViewSet, caller, check_empty, is_token
+from accounts.api import (
+    IN_PERSON,
+    StrictSerializer,
+    VisibleViewSet,
+    caller,
+    check_empty,
+    check_person,
+)
 from accounts.changes.deciding import TEXT
 from accounts.models import Group, Membership, User
 from accounts.people import with_factor
 from accounts.permissions import check_administer, check_answer_for, check_say_members
-from broker.errors import InvalidInput, NeedsPerson
+from broker.errors import InvalidInput
 
-ALONE = "Changing people and groups takes a signed-in person: an API token alone changes none."
-# In the OpenAPI document: a session, and no token.
-IN_PERSON: Any = [{"session": []}]
+ALONE = "Changing people and groups takes a person."
 
 
 class PersonSerializer(serializers.ModelSerializer[User]):
@@ -106,9 +111,8 @@ class PersonViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleVie
 
 
 def check_in_person(request: Request) -> None:
-    """Raise NeedsPerson for an API token."""
-    if is_token(request):
-        raise NeedsPerson(ALONE)
+    """Raise what `check_person` does."""
+    check_person(request, ALONE)
 
 
 class GroupSerializer(serializers.ModelSerializer[Group]):

@@ -6,6 +6,7 @@ class AccountsConfig(AppConfig):
 
     def ready(self) -> None:
         from accounts import people, stepup
+        from accounts.actions.tokens import in_words as tokens_in_words
         from accounts.changes import make_known
         from accounts.changes.people import FactorReset, GroupMember, Role
         from accounts.sso.configuration import providers
@@ -15,3 +16,4 @@ class AccountsConfig(AppConfig):
         for kind in (GroupMember(), Role(), FactorReset()):
             make_known(kind)
         stepup.in_words_by(stepup.Action.PEOPLE, people.in_words)
+        stepup.in_words_by(stepup.Action.TOKEN, tokens_in_words)

@@ -15,7 +15,7 @@ from django.contrib.auth import SESSION_KEY
 from django.http import HttpRequest, QueryDict
 from django.urls import reverse
 
-from accounts.models import User
+from accounts.models import ApiToken, User
 from audit import clock
 from audit.templatetags.keyturn import duration
 from broker.errors import InvalidInput, NotFound, StepUpNeeded
@@ -23,6 +23,7 @@ from broker.errors import InvalidInput, NotFound, StepUpNeeded
 FRESH = dt.timedelta(minutes=5)  # how old a proof may be, unless policy says less
 KEPT = 60  # proofs in a session, the newest
 PROOFS = "factor.proofs"  # in the session: when each purpose was proved
+HEADER = "Keyturn-Second-Factor"  # of a call by API token: a code
 POSTED = "factor.posted"  # in the session: the form whose sending asked for a proof
 
 
@@ -66,13 +67,16 @@ class Purpose:
 
 @dataclass(frozen=True)
 class Proofs:
-    """When a person proved their second factor, for what."""
+    """When a person proved their second factor, for what: in a session by purpose, or `in_call`,
+    by the call of a token that does this and nothing else."""
 
     times: Mapping[str, dt.datetime] = field(default_factory=dict)
+    in_call: dt.datetime | None = None
+    by_token: bool = False
 
     def at(self, purpose: Purpose) -> dt.datetime | None:
         """When they last did for this purpose, by the database's clock."""
-        return self.times.get(str(purpose))
+        return self.times.get(str(purpose), self.in_call)
 
     def fresh(self, purpose: Purpose, age: dt.timedelta = FRESH) -> bool:
         """Whether they did for this purpose within `age`."""
@@ -83,7 +87,7 @@ class Proofs:
         """Raise StepUpNeeded, naming those that weren't proved within `age`."""
         missing = [purpose for purpose in purposes if not self.fresh(purpose, age)]
         if missing:
-            raise needed(missing, age)
+            raise needed_in_call(missing) if self.by_token else needed(missing, age)
 
 
 NONE = Proofs()
@@ -93,6 +97,14 @@ def needed(purposes: Iterable[Purpose], age: dt.timedelta = FRESH) -> StepUpNeed
     """That these must be proved, in words and as data."""
     return StepUpNeeded(
         f"This takes a second factor proved within the last {duration(age)}, and for this alone.",
+        purposes=[str(purpose) for purpose in purposes],
+    )
+
+
+def needed_in_call(purposes: Iterable[Purpose] = ()) -> StepUpNeeded:
+    """The same for a call by a person's own API token, which has no session to prove it in."""
+    return StepUpNeeded(
+        f"By an API token this takes a second factor in the same call: send a code as {HEADER}.",
         purposes=[str(purpose) for purpose in purposes],
     )
 
@@ -117,10 +129,11 @@ def link(back: str, purposes: Iterable[Purpose | str]) -> str:
 
 
 def proofs(request: HttpRequest) -> Proofs:
-    """What the person of this session has proved. Nothing for API tokens, even where a session's
-    cookie comes along."""
-    if getattr(request, "auth", None) is not None:
-        return NONE
+    """What the person of this session has proved; by an API token, what came in the same call,
+    even where a session's cookie comes along."""
+    token = getattr(request, "auth", None)
+    if isinstance(token, ApiToken):
+        return Proofs(in_call=token.proved_at, by_token=token.is_persons)
     session = getattr(request, "session", None)
     if session is None or session.get(SESSION_KEY) != str(request.user.pk):
         return NONE

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from django.conf import settings
 
 BASE62 = string.digits + string.ascii_letters
-PATTERN = re.compile(r"kt_(pat|scim)_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})_([0-9a-f]{8})")
+PATTERN = re.compile(r"kt_(pat|wl|scim)_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})_([0-9a-f]{8})")
 
 
 class Token(NamedTuple):
@@ -30,7 +30,8 @@ def _checksum(body: str) -> str:
 
 
 def generate(kind: str = "pat") -> Token:
-    """A new token of this kind (`pat`: a person's own; `scim`: a directory's)."""
+    """A new token of this kind: `pat` (made by a person), `wl` (of a workload) or `scim` (of a
+    directory)."""
     lookup = "".join(secrets.choice(BASE62) for _ in range(12))
     body = f"kt_{kind}_{lookup}_" + "".join(secrets.choice(BASE62) for _ in range(43))
     return Token(lookup, f"{body}_{_checksum(body)}")
@@ -45,6 +46,12 @@ def parse(text: str, kind: str = "pat") -> Token | None:
     if not hmac.compare_digest(_checksum(body), match[4]):
         return None
     return Token(match[2], text)
+
+
+def found_in(text: str) -> list[str]:
+    """The tokens of all kinds anywhere in `text`, each once, five at most."""
+    matches = {match[0]: match[1] for match in PATTERN.finditer(text)}
+    return [each for each, kind in matches.items() if parse(each, kind) is not None][:5]
 
 
 def digest(token: Token) -> bytes:

@@ -1,29 +1,24 @@
-"""One's own: profile, sessions, API tokens."""
+"""One's own: profile, sessions, password."""
 
 import datetime as dt
-import uuid
 from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
-from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts import actions, agents, factors, sessions, stepup
-from accounts.door import fetch
 from accounts.forms import PasswordForm
 from accounts.forms_people import ProfileForm
-from accounts.models import ApiToken, Session
+from accounts.models import Session
 from accounts.session import person
 from accounts.sso.configuration import provider
 from accounts.validation import add_errors
-from audit import clock
 from broker.errors import InvalidInput
 
 
@@ -132,26 +127,3 @@ def password(request: HttpRequest) -> HttpResponse:
                 messages.success(request, "Your password is changed. Other sessions have ended.")
                 return redirect("profile")
     return render(request, "accounts/password.html", {"form": form}, status=status)
-
-
-@never_cache
-@require_safe
-def tokens(request: HttpRequest) -> HttpResponse:
-    """One's API tokens, and those of the service accounts that one answers for."""
-    user = person(request)
-    mine = Q(owner=user) | Q(owner__owner=user)
-    rows = ApiToken.objects.filter(mine).select_related("owner")
-    return render(request, "accounts/tokens.html", {"rows": rows[:200], "now": clock.now()})
-
-
-@never_cache
-@require_POST
-def token_revoke(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-    """Make an API token good for nothing."""
-    user = person(request)
-    token = fetch(ApiToken.objects.visible_to(user).select_related("owner"), pk)
-    actions.revoke_token(by=user, token=token)
-    messages.success(request, f"API token “{token}” is revoked.")
-    return redirect(
-        "tokens" if token.owner_id == user.pk else reverse("person", args=[token.owner_id])
-    )

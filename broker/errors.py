@@ -38,6 +38,17 @@ class InvalidInput(KeyturnError):
         }
 
 
+class TokenInUrl(KeyturnError):
+    """A token of Keyturn's was in the URL of this call, so it's in logs by now. Revoke it.
+
+    Tokens go in the header `Authorization`. Who answers for it has been told.
+    """
+
+    status = 400
+    code = "token-in-url"
+    title = "Token in a URL"
+
+
 class NotSignedIn(KeyturnError):
     """This needs a signed-in person or an API token."""
 
@@ -76,10 +87,17 @@ class SecondPerson(Forbidden):
 
 
 class NeedsPerson(Forbidden):
-    """This takes a signed-in person: an API token approves nothing and breaks no glass."""
+    """This takes a person: a service account or a workload approves nothing and breaks no glass."""
 
     code = "needs-person"
     title = "A person is needed"
+
+
+class TokenScope(Forbidden):
+    """This API token isn't for this. What it is for was said when it was made."""
+
+    code = "token-scope"
+    title = "Beyond the token's scope"
 
 
 class StepUpNeeded(Forbidden):

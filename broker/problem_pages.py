@@ -22,7 +22,13 @@ WHAT_TO_DO = {
     "would be accepted. Correct those fields and send the request again. Nothing was written.",
     "not-signed-in": "Send an API token as `Authorization: Bearer kt_pat_…`, or sign in to the "
     "portal. If you did send a token, it has expired, was revoked, was copied incompletely, or "
-    "its owner was deactivated: make a new one with `manage.py token create`.",
+    "its owner was deactivated: make a new one in the portal under Settings, API tokens.",
+    "token-in-url": "Revoke the token in the portal, make another one, and send that in the header "
+    "`Authorization: Bearer …`. What was in a URL is in logs and histories on the way. Nothing was "
+    "done, and whoever answers for the token has been told.",
+    "token-scope": "Read `verb`, where there is one: what the token lacks. Make one that is for "
+    "that, and for this endpoint, in the portal under Settings, API tokens; `GET /api/v1/me/` says "
+    "what the one that you use is for.",
     "sign-in-again": "Sign in again in the portal. Your company's provider was asked whether you "
     "still have your account there, and said no, or no longer knows the session.",
     "forbidden": "Read `detail`: it names who may do this. Ask one of them. The try is on record.",
@@ -31,13 +37,15 @@ WHAT_TO_DO = {
     "there is nobody else, whoever runs Keyturn can do it by command.",
     "stale-change": "Read `difference`: what the change would do now. If that is still wanted, "
     "propose it anew; the old one makes way for it.",
-    "needs-person": "Let a reviewer, or for a policy an administrator, sign in to the portal and "
-    "do it there. A program can wait by reading the request until its `state` is no longer "
-    "`pending`; policies from a file are taken by `manage.py policy apply`.",
+    "needs-person": "Let a reviewer, or for a policy an administrator, do it: in the portal, or by "
+    "an API token of their own with a second factor. A program can wait by reading the request "
+    "until its `state` is no longer `pending`; policies from a file are taken by "
+    "`manage.py policy apply`.",
     "step-up-needed": "Prove your second factor in the portal for what `purposes` names, an action "
     "and the id of what it's done to: open `/step-up/?for=…`, with a `for` for each. Then send the "
     "same again in that session within five minutes; nothing was done yet. A proof for one thing "
-    "is none for another, and an API token never counts as one.",
+    "is none for another. By an API token of your own, send a code of your authenticator or a "
+    "recovery code in the header `Keyturn-Second-Factor`: it is good for that call alone.",
     "not-found": "Check the id. Keyturn answers the same for what doesn't exist and for what you "
     "may not see, so also check whose token you use. The try is on record.",
     "conflict": "Read the object again: it has changed since you last did. Then decide whether "

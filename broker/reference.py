@@ -28,6 +28,7 @@ ORDER = (
     "changes",
     "people",
     "groups",
+    "tokens",
     "audit",
 )
 _SAMPLES = {

@@ -155,6 +155,7 @@ MIDDLEWARE = [
     "csp.middleware.CSPMiddleware",
     # Before sessions, which note the address of their last call.
     "broker.middleware.audit_context",
+    "broker.token_in_url.no_token_in_url",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -380,7 +381,11 @@ REST_FRAMEWORK = {
         "accounts.authentication.TokenAuthentication",
         "accounts.authentication.SessionAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PERMISSION_CLASSES": [
+        "rest_framework.permissions.IsAuthenticated",
+        "accounts.scope_permission.InScope",
+        "accounts.factor_in_call.FactorInCall",
+    ],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_PAGINATION_CLASS": "broker.pagination.Cursor",
@@ -399,12 +404,25 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "APPEND_COMPONENTS": {
+        "securitySchemes": {
+            "secondFactor": {
+                "type": "apiKey",
+                "in": "header",
+                "name": "Keyturn-Second-Factor",
+                "description": "beside a person's own API token: a code of their authenticator or "
+                "a recovery code, for this call alone",
+            }
+        }
+    },
     "ENUM_NAME_OVERRIDES": {
         "RequestState": "accessrequests.states.RequestState",
         "EmailChoice": "notifications.kinds.Email",
         "CommentKind": "accessrequests.models.Comment.Kind",
         "GrantState": "accessrequests.states.GrantState",
         "CredentialState": "credentials.states.CredentialState",
+        "TokenKind": "accounts.models.ApiToken.Kind",
+        "Verb": "accounts.scopes.Verb",
     },
 }
 

@@ -11,6 +11,7 @@ from accessrequests.api import (
 )
 from accounts.api_changes import ChangeViewSet
 from accounts.api_people import GroupViewSet, PersonViewSet
+from accounts.api_tokens import ApiTokenViewSet, ReportTokenView, TokenPatternView
 from audit.api import AuditEventViewSet
 from broker.health import healthz
 from broker.metrics import metrics
@@ -38,6 +39,7 @@ router.register("live", LiveViewSet, basename="api-live")
 router.register("stops", StopViewSet, basename="api-stop")
 router.register("credentials", CredentialViewSet, basename="api-credential")
 router.register("audit/events", AuditEventViewSet, basename="api-audit-event")
+router.register("tokens", ApiTokenViewSet, basename="api-token")
 router.register("notifications", NotificationViewSet, basename="api-notification")
 
 api = [
@@ -47,6 +49,8 @@ api = [
         NotificationSettingsView.as_view(),
         name="api-notification-settings",
     ),
+    path("tokens/report-leak/", ReportTokenView.as_view(), name="api-token-report-leak"),
+    path("tokens/pattern/", TokenPatternView.as_view(), name="api-token-pattern"),
     path("introspect/", IntrospectionView.as_view(), name="api-introspect"),
     path("revoke/", RevocationView.as_view(), name="api-revoke"),
     path("grants/<uuid:pk>/calls/", CallsView.as_view(), name="api-grant-calls"),

@@ -10,6 +10,7 @@ from accounts import views_groups as groups
 from accounts import views_people as people
 from accounts import views_proving as proving
 from accounts import views_settings as own
+from accounts import views_tokens as tokens
 from accounts import views_welcome as welcome
 from accounts.sso import views as sso
 from audit import views as audit
@@ -43,8 +44,9 @@ urlpatterns = [
     path("settings/sessions/", own.own_sessions, name="sessions"),
     path("settings/sessions/end/", own.session_end, name="session-end"),
     path("settings/sessions/end-others/", own.sessions_end, name="sessions-end"),
-    path("settings/tokens/", own.tokens, name="tokens"),
-    path("settings/tokens/<uuid:pk>/revoke/", own.token_revoke, name="token-revoke"),
+    path("settings/tokens/", tokens.tokens, name="tokens"),
+    path("settings/tokens/new/", tokens.token_new, name="token-new"),
+    path("settings/tokens/<uuid:pk>/revoke/", tokens.token_revoke, name="token-revoke"),
     path("people/", people.people_list, name="people"),
     path("people/new/", people.person_new, name="person-new"),
     path("people/<uuid:pk>/", people.person, name="person"),

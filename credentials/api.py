@@ -1,7 +1,7 @@
 """Grants: checking out under them, ending them; credentials and their states."""
 
 import datetime as dt
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import django_filters
 from django.db.models import F, OuterRef, Subquery
@@ -19,6 +19,8 @@ from accounts import stepup
 from accounts.api import StrictSerializer, VisibleViewSet, caller, check_empty
 from accounts.models import User
 from accounts.parsers import StrictFormParser, StrictJSONParser
+from accounts.scope_permission import token_of
+from accounts.scopes import Verb
 from accounts.standing import check_standing
 from accounts.stepup import Proofs
 from audit import clock
@@ -194,6 +196,12 @@ class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleView
     )
     serializer_class = GrantSerializer
     filterset_class = GrantFilter
+    endpoint_path = "request__profile__endpoint"
+    verbs: ClassVar = {
+        "credentials": Verb.CHECK_OUT,
+        "refresh": Verb.CHECK_OUT,
+        "end": Verb.END,
+    }
 
     @extend_schema(request=CheckOutSerializer, responses={201: CheckedOutSerializer})
     @action(detail=True, methods=["post"])
@@ -252,6 +260,8 @@ class CredentialViewSet(
     queryset = Credential.objects.order_by()
     serializer_class = CredentialSerializer
     filterset_class = CredentialFilter
+    endpoint_path = "grant__request__profile__endpoint"
+    verbs: ClassVar = {"unwrap": Verb.CHECK_OUT}
 
     @extend_schema(request=None, responses={200: CredentialSerializer})
     @action(detail=True, methods=["post"], url_path="try-now")
@@ -321,6 +331,8 @@ class IntrospectionView(APIView):
     """
 
     parser_classes = (StrictFormParser, StrictJSONParser)
+    verbs: ClassVar = {"post": Verb.READ}
+    endpoint_path = "grant__request__profile__endpoint"
 
     @extend_schema(
         tags=["credentials"], request=TokenSerializer, responses={200: IntrospectionSerializer}
@@ -328,9 +340,9 @@ class IntrospectionView(APIView):
     def post(self, request: Request) -> Response:
         """What a credential is for, if it holds at this moment."""
         secret = _token(request)
-        by = caller(request)
+        by, token = caller(request), token_of(request)
         try:
-            told = introspect(by=by, secret=secret)
+            told = introspect(by=by, secret=secret, of=token.endpoints if token else ())
         except NotFound as refused:
             # Section 2.2: who may not see it isn't told that there is something to see.
             record_refusal(refused, by=by, method=request.method, path=request.path)

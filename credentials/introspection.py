@@ -1,5 +1,7 @@
 """RFC 7662: what a credential is for, told to those who answer for its endpoint."""
 
+import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
@@ -17,11 +19,11 @@ from credentials.scopes import space_separated
 INACTIVE: dict[str, Any] = {"active": False}
 
 
-def introspect(*, by: User, secret: str) -> dict[str, Any]:
+def introspect(*, by: User, secret: str, of: Sequence[uuid.UUID] = ()) -> dict[str, Any]:
     """The members of the answer for this secret; INACTIVE unless it holds at this moment.
 
-    Raises NotFound for a credential of an endpoint that isn't theirs, and Unavailable when Vault
-    can't be asked.
+    Raises NotFound for a credential of an endpoint that isn't theirs, or none `of` these, and
+    Unavailable when Vault can't be asked.
     """
     try:
         known = recognise(secret)
@@ -34,8 +36,9 @@ def introspect(*, by: User, secret: str) -> dict[str, Any]:
         raise Unavailable("Vault can't be asked about this token at the moment.") from error
     if known is None:
         return INACTIVE
+    among = Q(grant__request__profile__endpoint__in=of) if of else Q()
     credential = (
-        Credential.objects.filter(_theirs(by), pk=known.credential)
+        Credential.objects.filter(_theirs(by) & among, pk=known.credential)
         .select_related("grant__holder", "grant__request__profile__endpoint")
         .first()
     )

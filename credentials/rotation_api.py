@@ -1,7 +1,7 @@
 """Rotations of an endpoint's keys, rotating now, and reporting a leak."""
 
 import uuid
-from typing import Any
+from typing import Any, ClassVar
 
 import django_filters
 from django.db.models import QuerySet
@@ -10,17 +10,22 @@ from rest_framework import generics, serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accessrequests.api.reviews import IN_PERSON, check_person
 from accounts import stepup
-from accounts.api import StrictSerializer, caller
+from accounts.api import (
+    IN_PERSON,
+    StrictSerializer,
+    caller,
+    check_person,
+)
 from accounts.door import fetch
 from accounts.parsers import StrictJSONParser
+from accounts.scope_permission import within
 from credentials import actions
 from credentials.actions.rotations import NOTE_LENGTH
 from credentials.models import Rotation, UpstreamSecret, Use
 from endpoints.models import Endpoint
 
-ALONE = "Rotating and stopping take a signed-in person: an API token alone does neither."
+ALONE = "Rotating and stopping take a person."
 
 
 class RotationSerializer(serializers.ModelSerializer[Rotation]):
@@ -83,7 +88,8 @@ class RotationFilter(django_filters.FilterSet):
 
 
 def _endpoint(request: Request, pk: uuid.UUID) -> Endpoint:
-    return fetch(Endpoint.objects.visible_to(caller(request)).select_related("owner"), pk)
+    rows = Endpoint.objects.visible_to(caller(request)).select_related("owner")
+    return fetch(within(request, rows, "pk"), pk)
 
 
 @extend_schema(tags=["endpoints"])
@@ -95,6 +101,7 @@ class RotationsView(generics.ListAPIView[Rotation]):
     serializer_class = RotationSerializer
     filterset_class = RotationFilter
     ordering = ("-id",)
+    endpoint_path = "secret__endpoint"
 
     def get_queryset(self) -> QuerySet[Rotation]:
         if getattr(self, "swagger_fake_view", False):
@@ -110,6 +117,7 @@ class RotateView(generics.GenericAPIView[Any]):
 
     serializer_class = RotateSerializer
     parser_classes = (StrictJSONParser,)
+    endpoint_path = "pk"
 
     @extend_schema(request=RotateSerializer, responses={201: RotationSerializer}, auth=IN_PERSON)
     def post(self, request: Request, pk: uuid.UUID) -> Response:
@@ -135,6 +143,8 @@ class ReportLeakView(generics.GenericAPIView[Any]):
 
     serializer_class = LeakSerializer
     parser_classes = (StrictJSONParser,)
+    endpoint_path = "pk"
+    verbs: ClassVar = {"post": None}
 
     @extend_schema(request=LeakSerializer, responses={201: LeakedSerializer})
     def post(self, request: Request, pk: uuid.UUID) -> Response:

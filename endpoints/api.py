@@ -136,6 +136,7 @@ class EndpointViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleV
     """What may be asked for, reviewed or is owned by the caller."""
 
     queryset = Endpoint.objects.select_related("owner").order_by()
+    endpoint_path = "pk"
     serializer_class = EndpointSerializer
     filterset_fields = ("slug", "kind", "environment", "risk")
 
@@ -150,3 +151,4 @@ class ProfileViewSet(
     ).order_by()
     serializer_class = ProfileSerializer
     filterset_class = ProfileFilter
+    endpoint_path = "endpoint"

@@ -1,5 +1,7 @@
 """Who may. What the state of things allows is another question: see actions."""
 
+import uuid
+
 from accounts.door import fetch
 from accounts.models import User
 from broker.errors import Forbidden
@@ -9,6 +11,11 @@ from endpoints.models import EmergencyStop, Endpoint
 def changing_in_words(reader: User, about: str) -> str:
     """What a second factor is proved for to change this endpoint. Raises NotFound."""
     return f"Change {fetch(Endpoint.objects.visible_to(reader), about)}, its profiles or its prices"
+
+
+def slugs_seen_by(user: User) -> dict[uuid.UUID, str]:
+    """The endpoints that this person sees, by id."""
+    return dict(Endpoint.objects.visible_to(user).order_by("slug").values_list("pk", "slug"))
 
 
 def can_stop(user: User, endpoint: Endpoint | None) -> bool:

@@ -11,13 +11,20 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accessrequests.api.reviews import IN_PERSON, check_person
 from accessrequests.models import Grant
 from accounts import stepup
-from accounts.api import StrictSerializer, VisibleViewSet, caller, check_empty
+from accounts.api import (
+    IN_PERSON,
+    StrictSerializer,
+    VisibleViewSet,
+    caller,
+    check_empty,
+    check_person,
+)
 from accounts.door import fetch
 from accounts.models import User
 from accounts.parsers import StrictJSONParser
+from accounts.scope_permission import check_endpoints, check_everywhere, within
 from audit import clock
 from broker.errors import NotFound
 from credentials import stopping
@@ -28,7 +35,7 @@ from gateway.models import Call
 from gateway.presence import inside, with_parts
 from gateway.usage import NONE, Usage, rates_of
 
-ALONE = "Stopping and lifting take a signed-in person: an API token alone does neither."
+ALONE = "Stopping and lifting take a person."
 
 
 def endpoint_of(user: User, slug: str) -> Endpoint:
@@ -36,6 +43,13 @@ def endpoint_of(user: User, slug: str) -> Endpoint:
     row = Endpoint.objects.visible_to(user).select_related("owner").filter(slug=slug).first()
     if row is None:
         raise NotFound(kind="endpoint", id=slug)
+    return row
+
+
+def endpoint_for(request: Request, slug: str) -> Endpoint:
+    """The same for this call, and within what its token is for."""
+    row = endpoint_of(caller(request), slug)
+    check_endpoints(request, [row.pk])
     return row
 
 
@@ -125,11 +139,12 @@ class LiveViewSet(mixins.ListModelMixin, VisibleViewSet[Grant]):
     queryset = Grant.objects.order_by()
     serializer_class = LiveSerializer
     filterset_class = LiveFilter
+    endpoint_path = "request__profile__endpoint"
 
     def get_queryset(self) -> QuerySet[Grant]:
         if getattr(self, "swagger_fake_view", False):
             return Grant.objects.none()
-        return with_parts(inside(caller(self.request))).order_by()
+        return self.within_token(with_parts(inside(caller(self.request))).order_by())
 
 
 class StopSerializer(serializers.ModelSerializer[EmergencyStop]):
@@ -179,6 +194,7 @@ class StopViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewS
     ).order_by()
     serializer_class = StopSerializer
     filterset_class: Any = StopFilter
+    endpoint_path = "endpoint"
 
     @extend_schema(request=DeclareSerializer, responses={201: StopSerializer}, auth=IN_PERSON)
     def create(self, request: Request) -> Response:
@@ -189,7 +205,11 @@ class StopViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewS
         body = DeclareSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         said = body.validated_data
-        endpoint = endpoint_of(user, said["endpoint"]) if said["endpoint"] is not None else None
+        if said["endpoint"] is None:
+            check_everywhere(request)
+            endpoint = None
+        else:
+            endpoint = endpoint_for(request, said["endpoint"])
         check_person(request, ALONE)
         verb = stopping.end_all if said["open_again"] else stopping.stop
         row = verb(by=user, endpoint=endpoint, reason=said["reason"], proofs=stepup.proofs(request))
@@ -261,7 +281,7 @@ class CallFilter(django_filters.FilterSet):
 
 def _grant(request: Request, pk: uuid.UUID) -> Grant:
     rows = Grant.objects.visible_to(caller(request)).select_related("meter")
-    return fetch(rows, pk)
+    return fetch(within(request, rows, "request__profile__endpoint"), pk)
 
 
 @extend_schema(tags=["grants"])
@@ -272,6 +292,7 @@ class CallsView(generics.ListAPIView[Call]):
     serializer_class = CallSerializer
     filterset_class = CallFilter
     ordering = ("-at",)
+    endpoint_path = "grant__request__profile__endpoint"
 
     def get_queryset(self) -> QuerySet[Call]:
         if getattr(self, "swagger_fake_view", False):
@@ -284,6 +305,7 @@ class UsageView(generics.GenericAPIView[Any]):
     """What a grant has spent of what it may."""
 
     serializer_class = UsageSerializer
+    endpoint_path = "grant__request__profile__endpoint"
 
     def get(self, request: Request, pk: uuid.UUID) -> Response:
         """What a grant has spent of what it may."""
@@ -321,19 +343,20 @@ class PricesView(generics.ListAPIView[ModelPrice]):
     queryset = ModelPrice.objects.none()
     serializer_class = PriceSerializer
     filterset_class = PriceFilter
+    endpoint_path = "endpoint"
     parser_classes = (StrictJSONParser,)
 
     def get_queryset(self) -> QuerySet[ModelPrice]:
         if getattr(self, "swagger_fake_view", False):
             return ModelPrice.objects.none()
-        endpoint = endpoint_of(caller(self.request), self.kwargs["slug"])
+        endpoint = endpoint_for(self.request, self.kwargs["slug"])
         return endpoint.prices.select_related("set_by").order_by()
 
     @extend_schema(request=SetPriceSerializer, responses={201: PriceSerializer}, auth=IN_PERSON)
     def post(self, request: Request, slug: str) -> Response:
         """Say what a model costs from a day on. Takes the session of the endpoint's owner or an
         administrator, with a second factor proved within five minutes."""
-        endpoint = endpoint_of(caller(request), slug)
+        endpoint = endpoint_for(request, slug)
         check_person(request, "Prices take a signed-in person: an API token alone sets none.")
         body = SetPriceSerializer(data=request.data)
         body.is_valid(raise_exception=True)

@@ -14,9 +14,9 @@ from django.conf import settings
 from django.db import transaction
 from django.urls import reverse
 
-from accounts.models import Change, User
+from accounts.models import ApiToken, Change, ScimToken, User
 from audit import clock
-from audit.context import Identified
+from audit.context import Identified, origin
 from notifications.kinds import TOPICS, Email, Kind
 from notifications.models import Delivery, Notification, Preference
 from notifications.text import line, passage
@@ -245,4 +245,37 @@ def service_ends(service: User, news: str) -> None:
         facts=[("Ends", f"{service.ends_at:%Y-%m-%d %H:%M} UTC")],
         quote="What it held is gone." if over else "Extend it if it is still needed.",
         occasion=f"{news} {service.ends_at:%Y-%m-%dT%H:%M}",
+    )
+
+
+def token_leaked(token: ApiToken | ScimToken, people: Iterable[User], url: str) -> None:
+    """Tell these that their token was reported as leaked, and is worth nothing any more."""
+    notify(
+        Kind.TOKEN_LEAKED,
+        to=people,
+        about=token,
+        path=reverse("tokens"),
+        sentence=f"Your token “{token}” leaked and is revoked",
+        facts=[("Begins with", f"…_{token.lookup}_"), *([("Found at", url)] if url else [])],
+        quote="Whoever found it reported it. Look through the record for what was done with it, "
+        "and make another one for your program.",
+    )
+
+
+def token_in_url(token: ApiToken, person: User) -> None:
+    """Tell who answers for a token that it was sent in a URL; once a day."""
+    now = clock.now()
+    notify(
+        Kind.TOKEN_IN_URL,
+        to=[person],
+        about=token,
+        path=reverse("tokens"),
+        sentence=f"Your API token “{token}” was sent in a URL",
+        facts=[
+            ("Begins with", f"kt_{token.kind}_{token.lookup}_"),
+            ("From", str(origin().address)),
+        ],
+        quote="URLs are kept in logs and histories, where others find them. Revoke it, make "
+        "another one, and have your program send that in the header Authorization.",
+        occasion=f"{now:%Y-%m-%d}",
     )

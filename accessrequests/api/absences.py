@@ -1,5 +1,7 @@
 """Being out of office."""
 
+from typing import ClassVar
+
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import mixins, serializers, status
 from rest_framework.request import Request
@@ -8,6 +10,7 @@ from rest_framework.response import Response
 from accessrequests import actions
 from accessrequests.models import Absence
 from accounts.api import StrictSerializer, VisibleViewSet, caller
+from accounts.scopes import Verb
 
 
 class NoteSerializer(StrictSerializer):
@@ -37,6 +40,7 @@ class AbsenceViewSet(mixins.ListModelMixin, VisibleViewSet[Absence]):
     queryset = Absence.objects.select_related("delegate").order_by()
     serializer_class = AbsenceSerializer
     filter_backends = ()
+    verbs: ClassVar = {"create": Verb.REQUEST, "destroy": Verb.REQUEST}
 
     def create(self, request: Request) -> Response:
         """Be out of office."""

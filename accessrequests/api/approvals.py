@@ -17,6 +17,7 @@ from accessrequests.models import AccessRequest, Review, Route
 from accessrequests.models.figures import WAITS
 from accessrequests.queue import waiting_for
 from accounts.api import VisibleViewSet, caller
+from accounts.scope_permission import check_everywhere, within
 from audit import clock
 from endpoints.models import Endpoint
 
@@ -112,11 +113,13 @@ class ApprovalViewSet(mixins.ListModelMixin, VisibleViewSet[Route]):
     serializer_class: Any = ApprovalSerializer
     filterset_class: Any = ApprovalFilter
     ordering: tuple[str, ...] = ("sort_at", "request_id")
+    endpoint_path = "request__profile__endpoint"
 
     def get_queryset(self) -> QuerySet[Route]:
         if getattr(self, "swagger_fake_view", False):
             return Route.objects.none()
-        return waiting_for(caller(self.request)).prefetch_related("request__reviews__reviewer")
+        rows = waiting_for(caller(self.request)).prefetch_related("request__reviews__reviewer")
+        return self.within_token(rows)
 
     def list(self, request: Request) -> Response:  # noqa: ARG002
         routes = self.paginate_queryset(self.filter_queryset(self.get_queryset())) or []
@@ -141,6 +144,7 @@ class ApprovalViewSet(mixins.ListModelMixin, VisibleViewSet[Route]):
             | Q(Exists(Route.objects.to(user).filter(request=OuterRef("pk")))),
             decided_at__isnull=False,
         ).exclude(Q(requester=user) | Q(requester__owner=user))
+        found = within(request, found, "profile__endpoint")
         rows: Any = self.paginate_queryset(self.filter_queryset(found.order_by()))
         return self.get_paginated_response(RequestSerializer(rows, many=True).data)
 
@@ -149,6 +153,7 @@ class ApprovalViewSet(mixins.ListModelMixin, VisibleViewSet[Route]):
     def figures(self, request: Request) -> Response:
         """How requests were decided of late, on the profiles that the caller reviews, owns or
         decided on; auditors get all."""
+        check_everywhere(request)
         query = FiguresQuery(data=request.query_params)
         query.is_valid(raise_exception=True)
         days = query.validated_data["days"]

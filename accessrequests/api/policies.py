@@ -13,17 +13,16 @@ from rest_framework.response import Response
 
 from accessrequests import actions
 from accessrequests.actions.policies import NOTE_LENGTH
-from accessrequests.api.reviews import IN_PERSON, check_person
 from accessrequests.models import Policy, PolicyVersion
 from accessrequests.permissions import check_administer
 from accessrequests.policy.document import json_schema, parse
 from accounts import stepup
-from accounts.api import StrictSerializer, VisibleViewSet, caller
+from accounts.api import IN_PERSON, StrictSerializer, VisibleViewSet, caller, check_person
 from accounts.api_changes import ChangeSerializer
 from accounts.models import Change
 from broker.errors import InvalidInput, NotFound
 
-ALONE = "Changing a policy takes a signed-in administrator: an API token alone changes none."
+ALONE = "Changing a policy takes a person."
 
 
 class PolicySerializer(serializers.ModelSerializer[Policy]):

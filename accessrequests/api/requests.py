@@ -1,6 +1,7 @@
 """Filing, reading, reviewing and cancelling access requests."""
 
-from typing import Any
+import uuid
+from typing import Any, ClassVar
 
 import django_filters
 from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
@@ -18,7 +19,7 @@ from accessrequests.api.asking import (
     TogetherSerializer,
     previewed,
 )
-from accessrequests.api.reviews import IN_PERSON, DecideSerializer, ReviewSerializer, check_person
+from accessrequests.api.reviews import DecideSerializer, ReviewSerializer
 from accessrequests.api.talking import (
     CommentSerializer,
     HandOverSerializer,
@@ -29,11 +30,20 @@ from accessrequests.models import AccessRequest, Comment, Grant, Review
 from accessrequests.routing import reviewers_of
 from accessrequests.states import RequestState
 from accounts import stepup
-from accounts.api import VisibleViewSet, caller, check_empty
+from accounts.api import (
+    IN_PERSON,
+    VisibleViewSet,
+    caller,
+    check_empty,
+    check_person,
+)
 from accounts.models import User
+from accounts.scope_permission import check_endpoints
+from accounts.scopes import Verb
 from accounts.standing import check_standing
 from audit import clock
 from endpoints.api import ScopeSerializer
+from endpoints.models import AccessProfile
 
 
 class AppliedSerializer(serializers.Serializer[Any]):
@@ -202,6 +212,11 @@ SHOWN = AccessRequest.objects.select_related(
 ).prefetch_related("reviews__reviewer")
 
 
+def _check_profiles(request: Request, *profiles: uuid.UUID) -> None:
+    rows = AccessProfile.objects.filter(pk__in=profiles)
+    check_endpoints(request, rows.values_list("endpoint_id", flat=True))
+
+
 @extend_schema_view(
     create=extend_schema(request=FileSerializer, responses={201: RequestSerializer}),
 )
@@ -213,14 +228,25 @@ class RequestViewSet(
     queryset = SHOWN.order_by()
     serializer_class = RequestSerializer
     filterset_class = RequestFilter
+    endpoint_path = "profile__endpoint"
+    verbs: ClassVar = {
+        "create": Verb.REQUEST,
+        "preview": Verb.REQUEST,
+        "together": Verb.REQUEST,
+        "cancel": Verb.REQUEST,
+        "comments": Verb.REQUEST,
+        "reviews": Verb.REVIEW,
+        "hand_over": Verb.REVIEW,
+    }
 
     def create(self, request: Request) -> Response:
         """Ask for access. Where the policy decides by itself, the answer has its grant already."""
         body = FileSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         asked = dict(body.validated_data)
+        _check_profiles(request, asked["profile"])
         if asked.get("break_glass"):
-            check_person(request, "Access before a review takes a signed-in person.")
+            check_person(request, "Access before a review takes a person.")
         filed = actions.file_request(
             by=caller(request),
             profile_id=asked.pop("profile"),
@@ -240,6 +266,7 @@ class RequestViewSet(
         body = PreviewSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         asked = dict(body.validated_data)
+        _check_profiles(request, asked["profile"])
         found = previewed(caller(request), asked.pop("profile"), asked, clock.now())
         return Response(PreviewedSerializer(found).data)
 
@@ -253,8 +280,9 @@ class RequestViewSet(
         body = TogetherSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         asked = dict(body.validated_data)
+        _check_profiles(request, *asked["profiles"])
         if asked.get("break_glass"):
-            check_person(request, "Access before a review takes a signed-in person.")
+            check_person(request, "Access before a review takes a person.")
         filed = actions.file_together(
             by=caller(request),
             profile_ids=asked.pop("profiles"),
@@ -274,8 +302,9 @@ class RequestViewSet(
     )
     @action(detail=True, methods=["get", "post"], pagination_class=None, filter_backends=())
     def reviews(self, request: Request, pk: str) -> Response:
-        """The verdicts on a request; POST adds the caller's own, which takes a person's session."""
-        if request.method == "GET":
+        """The verdicts on a request; POST adds the caller's own, which takes a person with a second
+        factor."""
+        if request.method != "POST":
             rows = self.get_object().reviews.select_related("reviewer")
             return Response(ReviewSerializer(rows, many=True).data)
         self.get_object()
@@ -299,7 +328,7 @@ class RequestViewSet(
     def comments(self, request: Request, pk: str) -> Response:
         """What was said about a request, oldest first; POST adds a comment, or a question to its
         requester."""
-        if request.method == "GET":
+        if request.method != "POST":
             rows = self.get_object().comments.select_related("author")
             return Response(CommentSerializer(rows, many=True).data)
         self.get_object()
@@ -325,7 +354,7 @@ class RequestViewSet(
     def hand_over(self, request: Request, pk: str) -> Response:
         """Who asked whom to decide in their place; POST asks another reviewer. Who may decide
         stays as it is."""
-        if request.method == "GET":
+        if request.method != "POST":
             rows = self.get_object().hand_overs.select_related("by", "to")
             return Response(HandOverSerializer(rows, many=True).data)
         self.get_object()

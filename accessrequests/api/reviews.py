@@ -1,6 +1,6 @@
 """Verdicts: on one request, and the same on several."""
 
-from typing import Any, cast
+from typing import Any, ClassVar
 
 from django.conf import settings
 from drf_spectacular.utils import extend_schema
@@ -15,11 +15,12 @@ from accessrequests.api.asking import DurationField
 from accessrequests.models import Review
 from accessrequests.states import RequestState
 from accounts import stepup
-from accounts.api import StrictSerializer, caller, is_token
+from accounts.api import IN_PERSON, StrictSerializer, caller, check_person
 from accounts.parsers import StrictJSONParser
+from accounts.scopes import Verb
 from accounts.standing import check_standing
 from audit.refusals import record_refusal
-from broker.errors import KeyturnError, NeedsPerson, NotFound
+from broker.errors import KeyturnError, NotFound
 from endpoints.api import ScopeSerializer
 from endpoints.scope import MOST_NAMES, NAME_LENGTH
 
@@ -94,16 +95,6 @@ class OutcomeSerializer(serializers.Serializer[Any]):
     )
 
 
-# How the OpenAPI document says that a call takes a person's session.
-IN_PERSON = cast(Any, [{"session": []}])
-
-
-def check_person(request: Request, detail: str = "") -> None:
-    """Raise NeedsPerson for an API token: what it would do takes somebody who is there."""
-    if is_token(request):
-        raise NeedsPerson(detail)
-
-
 def _problem(error: KeyturnError) -> dict[str, Any]:
     return {
         "type": f"{settings.KEYTURN_BASE_URL}/problems/{error.code}/",
@@ -129,6 +120,7 @@ class ReviewsView(APIView):
     """The same verdict on several requests."""
 
     parser_classes = (StrictJSONParser,)
+    verbs: ClassVar = {"post": Verb.REVIEW}
 
     @extend_schema(
         request=SeveralSerializer,
@@ -136,8 +128,8 @@ class ReviewsView(APIView):
         auth=IN_PERSON,
     )
     def post(self, request: Request) -> Response:
-        """The same verdict on several requests, each decided or refused by itself; takes a
-        person's session."""
+        """The same verdict on several requests, each decided or refused by itself; takes a person,
+        with a second factor."""
         check_person(request)
         check_standing(request)
         body = SeveralSerializer(data=request.data)

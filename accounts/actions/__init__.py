@@ -31,7 +31,14 @@ from accounts.actions.signing_in import (
     forget_old_tries,
     sign_in,
 )
-from accounts.actions.tokens import TOKEN_DAYS, create_token, revoke_token, token_owner
+from accounts.actions.tokens import (
+    TOKEN_DAYS,
+    create_token,
+    find_token,
+    is_good,
+    revoke_token,
+    token_owner,
+)
 
 __all__ = [
     "TOKEN_DAYS",
@@ -51,8 +58,10 @@ __all__ = [
     "end_session",
     "end_sessions",
     "extend_service",
+    "find_token",
     "forget_old_tries",
     "has_password",
+    "is_good",
     "join_group",
     "leave_group",
     "name_owner",

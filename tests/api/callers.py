@@ -1,13 +1,16 @@
 """Who calls the API, and how."""
 
 import json
+import uuid
+from collections.abc import Collection
 from typing import Any
 
 from django.conf import settings
 from django.test import Client
 
 from accounts.actions import create_token
-from accounts.models import User
+from accounts.models import ApiToken, User
+from accounts.scopes import BY_ITSELF, Verb
 from accounts.stepup import Purpose
 from tests.world import prove
 
@@ -17,7 +20,15 @@ CSRF = "c" * 32
 class Caller:
     """Calls as a person with a session, as their API token, or as nobody."""
 
-    def __init__(self, user: User | None, how: str = "session", **extra: Any) -> None:
+    def __init__(
+        self,
+        user: User | None,
+        how: str = "session",
+        *,
+        verbs: Collection[str] = (),
+        endpoints: Collection[uuid.UUID] = (),
+        **extra: Any,
+    ) -> None:
         self.user, self.how = user, how
         self.client = Client(enforce_csrf_checks=True, raise_request_exception=False, **extra)
         self.headers: dict[str, str] = {}
@@ -26,7 +37,14 @@ class Caller:
             self.client.cookies[settings.CSRF_COOKIE_NAME] = CSRF
             self.headers = {"X-CSRFToken": CSRF}
         elif user is not None:
-            _, text = create_token(by=user, owner=user, name="script")
+            row, text = create_token(
+                by=user,
+                owner=user,
+                name="script",
+                verbs=verbs or (BY_ITSELF if user.is_service else Verb.values),
+            )
+            # Whether or not they see these.
+            ApiToken.objects.filter(pk=row.pk).update(endpoints=list(endpoints))
             self.headers = {"Authorization": f"Bearer {text}"}
 
     def prove(self, *purposes: Purpose) -> None:

@@ -15,19 +15,22 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from accessrequests.actions import note_absence
 from accessrequests.models import Absence, AccessRequest, Grant, Policy
 from accessrequests.states import RequestState
+from accounts.actions import create_token
 from accounts.changes import propose
-from accounts.models import Change, User
-from accounts.stepup import Action, Purpose
+from accounts.models import ApiToken, Change, User
+from accounts.stepup import HEADER, Action, Purpose
 from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
 from credentials.actions import check_out, end_grant
 from credentials.models import Credential
 from credentials.stopping import stop
+from endpoints.api import EndpointSerializer
 from endpoints.models import EmergencyStop
 from notifications.kinds import Kind
 from notifications.models import Notification
 from notifications.outbox import notify
+from tests.accounts.authenticator import authenticator, code
 from tests.api.callers import Caller, problem
 from tests.world import PROVED, World, reviewing
 
@@ -48,6 +51,7 @@ class Scene:
     absence: Absence
     stop: EmergencyStop
     change: Change
+    token: ApiToken
     colleague: User
     people: dict[str, User]
 
@@ -65,6 +69,7 @@ class Scene:
             absence=self.absence.pk,
             stop=self.stop.pk,
             change=self.change.pk,
+            token=self.token.pk,
             colleague=self.colleague.pk,
             group=self.grant.request.profile.requesters_id,
             slug=self.grant.request.profile.endpoint.slug,
@@ -84,6 +89,7 @@ class Scene:
             Purpose(Action.POLICY, self.policy.slug),
             Purpose(Action.CHANGE, str(self.change.pk)),
             Purpose(Action.PEOPLE, str(self.colleague.pk)),
+            *(Purpose(Action.TOKEN, str(user.pk)) for user in self.people.values()),
             Purpose(Action.PEOPLE, str(profile.requesters_id)),
         ]
 
@@ -125,6 +131,7 @@ def scene(committed_once: None, world: World) -> Scene:
         note_absence(by=holder, ends_at=clock.now() + dt.timedelta(days=1)),
         stop(by=another.owner, endpoint=another, reason="Its key leaked.", proofs=PROVED),
         change,
+        create_token(by=holder, owner=holder, name="A notebook")[0],
         world.person(profile.reviewers),
         {
             "holder": holder,
@@ -217,15 +224,20 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     # Not handed out wrapped; what is in one is in test_unwrap.py.
     (WRITE, "credentials/{credential}/unwrap/"): row(409, 404, 409, 409, 409, 409, 404),
     (WRITE, "grants/{grant}/end/"): row(200, 404, 200, 200, 403, 200, 404),
+    (READ, "tokens/"): row(200, 200, 200, 200, 200, 200, 200),
+    (WRITE, "tokens/"): row(201, 201, 201, 201, 201, 201, 201),
+    (READ, "tokens/{token}/"): row(200, 404, 404, 404, 200, 200, 404),
+    (WRITE, "tokens/{token}/revoke/"): row(200, 404, 404, 404, 403, 200, 404),
     # The same to everybody; what is in it is in test_introspection.py.
     (WRITE, "introspect/"): row(200, 200, 200, 200, 200, 200, 200),
 }
-# Whoever has a secret may have it revoked: see test_revoking.py.
-PUBLIC = {"schema/", "docs/", "revoke/"}
-# A token approves nothing and changes no policy.
+# Whoever has a secret may have it revoked: see test_revoking.py, and tests/abuse/test_tokens.py.
+PUBLIC = {"schema/", "docs/", "revoke/", "tokens/report-leak/", "tokens/pattern/"}
+# A token alone approves nothing and changes no policy; `me/` takes a session.
 IN_PERSON = {
     (WRITE, "requests/{pending}/reviews/"),
     (WRITE, "reviews/"),
+    (WRITE, "tokens/"),
     (WRITE, "people/{colleague}/deactivate/"),
     (WRITE, "groups/{group}/members/"),
     (WRITE, "groups/{group}/members/remove/"),
@@ -286,6 +298,7 @@ def body_for(template: str, scene: Scene) -> dict[str, Any]:
         "absences/": {"ends_at": (clock.now() + dt.timedelta(hours=1)).isoformat()},
         "policies/{policy}/": {"document": version.document | {"name": "Another"}},
         "notification-settings/": told(),
+        "tokens/": {"name": "A nightly job", "days": 1},
         "introspect/": {"token": "s.x"},
         "credentials/{credential}/unwrap/": {"token": "s.x"},
     }
@@ -312,7 +325,7 @@ def undone() -> Iterator[None]:
 def test_who_may_do_what(method: str, template: str, how: str, scene: Scene) -> None:
     expected = dict(MATRIX[method, template])
     if how == "token" and (method, template) in IN_PERSON:
-        expected = {actor: 403 if each < 400 else each for actor, each in expected.items()}
+        expected = {actor: 404 if each == 404 else 403 for actor, each in expected.items()}
     path, found = scene.path(template), {}
     for actor, user in scene.people.items():
         with undone():
@@ -340,9 +353,60 @@ def assert_told_and_on_record(answer: Any, user: User) -> None:
         assert code == "conflict"
         return
     allowed = {404: {"not-found"}, 403: {"forbidden", "self-review", "needs-person"}}
+    if "Authorization" in answer.wsgi_request.headers:
+        allowed[403].add("step-up-needed")
     assert code in allowed[answer.status_code]
     refused = AuditEvent.objects.get(event=Event.ACCESS_REFUSED, actor_id=user.pk)
     assert refused.data["path"] == answer.wsgi_request.path
+
+
+def test_a_token_with_a_second_factor_does_what_a_session_with_one_does(scene: Scene) -> None:
+    for method, template in IN_PERSON:
+        if template.startswith("me/"):
+            continue
+        expected = MATRIX[method, template]
+        actor = min(expected, key=lambda each: expected[each])
+        with undone():
+            # Another object: setting a factor up changes it, and that would outlast the block.
+            user = User.objects.get(pk=scene.people[actor].pk)
+            caller = Caller(user, "token")
+            caller.headers[HEADER] = code(authenticator(user))
+            body = json.dumps(body_for(template, scene))
+            answer = caller.send(method, scene.path(template), body)
+        assert answer.status_code == expected[actor], (template, answer.content)
+
+
+def test_a_token_for_another_endpoint_opens_nothing_here(scene: Scene, world: World) -> None:
+    """Whatever its owner may do: who finds it gets no further than where it's for."""
+    elsewhere = world.endpoint(with_key=False)
+    for (method, template), expected in MATRIX.items():
+        actor = min(expected, key=lambda each: expected[each])
+        with undone():
+            caller = Caller(scene.people[actor], "token", endpoints=[elsewhere.pk])
+            body = "" if method == READ else json.dumps(body_for(template, scene))
+            answer = caller.send(method, scene.path(template), body)
+        told = answer.json()
+        if template == "introspect/":
+            assert told == {"active": False}
+        elif template == "me/" and method == READ:
+            assert told["token"]["endpoints"] == [str(elsewhere.pk)]
+        elif answer.status_code == 200:
+            assert "{" not in template, template
+            assert told["results"] in ([], [shown(elsewhere)]), template
+        else:
+            assert told["code"] in {"token-scope", "not-found", "needs-person"}, (template, told)
+
+
+def shown(endpoint: Any) -> dict[str, Any]:
+    return dict(EndpointSerializer(endpoint).data)
+
+
+def test_head_is_a_read_without_its_body(scene: Scene) -> None:
+    caller = Caller(scene.people["administrator"])
+    for method, template in MATRIX:
+        if method == READ and MATRIX[method, template]["administrator"] == 200:
+            answer = caller.send("HEAD", scene.path(template))
+            assert (answer.status_code, answer.content) == (200, b""), template
 
 
 def test_nobody_is_told_to_sign_in(scene: Scene) -> None:

@@ -171,7 +171,7 @@ def test_a_token_breaks_no_glass(
     if "together" in path:
         ask["profiles"] = [ask.pop("profile")]
     answer = Caller(caller.user, "token").post(path, ask)
-    assert (answer.status_code, answer.json()["code"]) == (403, "needs-person")
+    assert (answer.status_code, answer.json()["code"]) == (403, "step-up-needed")
     assert not profile.requests.exists()
     herself = Caller(caller.user)
     herself.prove(Purpose(Action.ASK, str(profile.pk)))

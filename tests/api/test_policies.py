@@ -169,10 +169,10 @@ def test_who_may_not_change_policies(
     problem(put(Caller(world.person()), slug, body), 404, "not-found")
     problem(put(Caller(auditor), slug, body), 403, "forbidden")
     token = Caller(administrator.user, "token")
-    problem(put(token, slug, body), 403, "needs-person")
+    problem(put(token, slug, body), 403, "step-up-needed")
     assert not Policy.objects.filter(slug=slug).exists()
     put(administrator, slug, body)
-    problem(token.send("DELETE", f"policies/{slug}/"), 403, "needs-person")
+    problem(token.send("DELETE", f"policies/{slug}/"), 403, "step-up-needed")
     assert token.get(f"policies/{slug}/").json()["retired_at"] is None
     assert Caller(world.person(), "token").get("policies/").json()["results"] == []
 

@@ -10,13 +10,16 @@ from accessrequests.actions import file_request, hand_over, note_absence, review
 from accessrequests.models import AccessRequest, Grant, Review
 from accessrequests.states import RequestState
 from accounts.actions import create_token, join_group
-from accounts.models import User
+from accounts.models import ApiToken, User
+from accounts.stepup import HEADER
 from audit import clock
 from audit.events import Event
 from audit.ids import new_id
 from audit.models import AuditEvent
 from broker.errors import Forbidden, InvalidInput, NotFound, SelfReview
 from tests.accessrequests.policies import govern, step
+from tests.accounts.authenticator import authenticator, code
+from tests.api.callers import Caller
 from tests.world import PROVED, World
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("proved")]
@@ -136,8 +139,40 @@ def test_an_api_token_approves_nothing(whose: str, request_: AccessRequest, othe
         headers={"Authorization": f"Bearer {text}"},
     )
     assert answer.status_code == 403
-    assert answer.json()["code"] == "needs-person"
-    assert_refusal_on_record(owner, "needs-person")
+    assert answer.json()["code"] == "token-scope"
+    assert_refusal_on_record(owner, "token-scope")
+    assert_undecided(request_)
+
+
+@pytest.mark.parametrize("whose", ["one's own", "a service account's"])
+def test_a_token_with_a_second_factor_approves_nothing_of_ones_own(
+    whose: str, request_: AccessRequest, world: World
+) -> None:
+    """All that there is to have, of somebody who reviews: still not their own request."""
+    owner = request_.requester
+    if whose == "a service account's":
+        until = clock.now() + dt.timedelta(days=1)
+        program = world.person(request_.profile.requesters, owner=owner, ends_at=until)
+        request_ = world.request(profile=request_.profile, requester=program)
+    caller = Caller(owner, "token", verbs=["review"])
+    caller.headers[HEADER] = code(authenticator(owner))
+    answer = caller.post(f"requests/{request_.pk}/reviews/", {"verdict": "approve"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "self-review")
+    assert_refusal_on_record(owner, "self-review")
+    assert_undecided(request_)
+
+
+@pytest.mark.parametrize("by", ["its own code", "its owner's code"])
+def test_a_service_account_s_token_reviews_nothing(
+    by: str, request_: AccessRequest, other: User, world: World
+) -> None:
+    until = clock.now() + dt.timedelta(days=1)
+    program = world.person(request_.profile.reviewers, owner=other, ends_at=until)
+    caller = Caller(program, "token")
+    ApiToken.objects.filter(owner=program).update(verbs=["review"])
+    caller.headers[HEADER] = code(authenticator(other)) if "owner" in by else "123456"
+    answer = caller.post(f"requests/{request_.pk}/reviews/", {"verdict": "approve"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "needs-person")
     assert_undecided(request_)
 
 
@@ -151,7 +186,7 @@ def test_a_token_sent_along_with_a_session_is_a_token(request_: AccessRequest, o
         content_type="application/json",
         headers={"Authorization": f"Bearer {text}"},
     )
-    assert (answer.status_code, answer.json()["code"]) == (403, "needs-person")
+    assert (answer.status_code, answer.json()["code"]) == (403, "token-scope")
     assert_undecided(request_)
 
 

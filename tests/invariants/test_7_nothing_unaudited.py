@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from accessrequests.actions import cancel_request, expire_requests, review_request
 from accessrequests.models import Grant, Review
 from accounts import actions as accounts
-from accounts import changes, factors, invitations, passkeys, recovery
+from accounts import changes, factors, invitations, leaks, passkeys, recovery
 from accounts.models import Change, ProviderSignIn, User
 from accounts.passkeys import Ceremony
 from accounts.scim import actions as scim
@@ -137,6 +137,12 @@ def leave_group(world: World) -> Verb:
 def create_token(world: World) -> Verb:
     user = world.person()
     return lambda: accounts.create_token(by=user, owner=user, name="x"), Event.TOKEN_CREATED
+
+
+def report_token(world: World) -> Verb:
+    user = world.person()
+    _, text = accounts.create_token(by=user, owner=user, name="x")
+    return lambda: leaks.report(text=text), Event.TOKEN_LEAKED
 
 
 def set_password(world: World) -> Verb:
@@ -684,6 +690,7 @@ VERBS = [
     join_group,
     leave_group,
     create_token,
+    report_token,
     deactivate_user,
     invite,
     claim,

@@ -18,6 +18,7 @@ from accessrequests.models import Absence, AccessRequest, Grant, Policy
 from accounts.actions import create_token
 from accounts.changes import propose
 from accounts.models import ApiToken, Change, User
+from accounts.scopes import Verb
 from audit.events import Event
 from audit.ids import new_id
 from audit.models import AuditEvent
@@ -51,6 +52,8 @@ ROUTES = {
     ("api-policy-detail", PUT): "policy",
     ("api-policy-detail", DELETE): "policy",
     ("api-policy-versions", GET): "policy",
+    ("api-token-detail", GET): "api_token",
+    ("api-token-revoke", POST): "api_token",
     ("api-grant-detail", GET): "grant",
     ("api-grant-credentials", POST): "grant",
     ("api-grant-refresh", POST): "grant",
@@ -285,7 +288,7 @@ def call(user: User, route: tuple[str, str], pk: Any, *, with_token: bool = Fals
     client = Client()
     headers = {}
     if with_token:
-        _, text = create_token(by=user, owner=user, name="script")
+        _, text = create_token(by=user, owner=user, name="script", verbs=Verb.values)
         headers = {"Authorization": f"Bearer {text}"}
     else:
         client.force_login(user)

@@ -3,9 +3,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from accounts import tokens
+from accounts import scopes, tokens
 from accounts.actions import TOKEN_DAYS, create_token, revoke_token
 from accounts.models import ApiToken, User
+from accounts.scopes import BY_ITSELF, Verb
 from broker.errors import InvalidInput
 
 
@@ -24,8 +25,24 @@ class Command(BaseCommand):
             help=f"until it expires, 1 to {TOKEN_DAYS} (%(default)s)",
         )
 
+        create.add_argument(
+            "--verb",
+            action="append",
+            choices=Verb.values,
+            help=f"what it is for; may be given again (default: {', '.join(BY_ITSELF)})",
+        )
+        create.add_argument(
+            "--endpoint",
+            action="append",
+            default=[],
+            metavar="SLUG",
+            help="an endpoint that it is for; may be given again (default: all)",
+        )
+
         revoke = verbs.add_parser("revoke", help="make a token good for nothing")
-        revoke.add_argument("id", help="the 12 characters after kt_pat_, or the whole token")
+        revoke.add_argument(
+            "id", help="the 12 characters after kt_pat_ or kt_wl_, or the whole token"
+        )
 
     def handle(self, *_args: Any, **options: Any) -> None:
         if options["verb"] == "revoke":
@@ -34,7 +51,7 @@ class Command(BaseCommand):
             self._create(options)
 
     def _revoke(self, text: str) -> None:
-        parsed = tokens.parse(text)
+        parsed = tokens.parse(text) or tokens.parse(text, ApiToken.Kind.WORKLOAD)
         token = ApiToken.objects.filter(lookup=parsed.lookup if parsed else text).first()
         if token is None:
             raise CommandError("There is no such API token.")
@@ -47,7 +64,12 @@ class Command(BaseCommand):
             raise CommandError(f"--owner: there is no person with the e-mail {options['owner']}.")
         try:
             _, text = create_token(
-                by=owner, owner=owner, name=options["name"], days=options["days"]
+                by=None,
+                owner=owner,
+                name=options["name"],
+                days=options["days"],
+                verbs=options["verb"] or BY_ITSELF,
+                endpoints=scopes.ids_of(owner, options["endpoint"]),
             )
         except InvalidInput as error:
             lines = [f"--{field}: {message}" for field, message in error.errors.items()]
