@@ -5,15 +5,14 @@ class EndpointsConfig(AppConfig):
     name = "endpoints"
 
     def ready(self) -> None:
-        from accounts import scopes
+        from accounts import published, scopes
         from accounts.changes import on_rights
-        from accounts.sso import speaking
         from accounts.stepup import Action, in_words_by
         from endpoints.permissions import changing_in_words, slugs_seen_by
         from endpoints.providers import send
         from endpoints.rights import rights
 
-        speaking.send = send
+        published.send = send
         scopes.endpoints_seen_by = slugs_seen_by
         on_rights(rights)
         in_words_by(Action.ENDPOINT, changing_in_words)

@@ -1,8 +1,9 @@
-"""Calls to OpenID providers, which `accounts`, a layer below this one, has made by it."""
+"""Calls to OpenID providers and issuers, which `accounts`, a layer below this one, has made by
+it."""
 
 from typing import Any
 
-from accounts.sso.speaking import NoAnswer
+from accounts.published import NoAnswer
 from endpoints import outgoing
 
 

@@ -21,9 +21,10 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from accounts import factors
 from accounts.actions import create_user, join_group, leave_group
 from accounts.models import Group, LogoutToken, ProviderSignIn, Session, User
+from accounts.published import NoAnswer, NotGood
 from accounts.sso import speaking
 from accounts.sso.configuration import Provider, provider
-from accounts.sso.speaking import Gone, NoAnswer, NotGood
+from accounts.sso.speaking import Gone
 from audit import clock
 from audit.events import Event
 from audit.ids import new_id

@@ -23,9 +23,11 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
+from accounts import published
+from accounts.published import NoAnswer, NotGood
 from accounts.sso import speaking
 from accounts.sso.configuration import Provider, provider, providers
-from accounts.sso.speaking import Gone, NoAnswer, NotGood
+from accounts.sso.speaking import Gone
 
 NONCE = "nonce"  # in the state of a sign-in that is under way
 
@@ -222,12 +224,12 @@ class Outgoing:
         if auth is not None:
             sent["Authorization"] = speaking.basic(auth.username, auth.password)
         try:
-            answer = speaking.send(
+            answer = published.send(
                 method,
                 url,
                 headers=sent,
                 body=urlencode(data or {}).encode(),
-                timeout=speaking.TIMEOUT,
+                timeout=published.TIMEOUT,
             )
         except NoAnswer as error:
             raise OAuth2Error(str(error)) from error
@@ -237,7 +239,7 @@ class Outgoing:
 class Exchanged:
     """As much of its answer."""
 
-    def __init__(self, answer: speaking.Answer) -> None:
+    def __init__(self, answer: published.Answer) -> None:
         self.status_code = answer.status
         self.headers = {"content-type": "", **answer.headers}
         self.content = b"(not shown)"

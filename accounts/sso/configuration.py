@@ -24,21 +24,11 @@ from pydantic import (
 )
 
 from accounts.plain_yaml import data_of, located, nodes
+from accounts.published import safe_url
 from broker.errors import InvalidInput
 
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 # How a person came in otherwise: `how` of a session couldn't tell a provider of that name apart.
 TAKEN = frozenset({"password", "passkey", "totp", "recovery", "invitation"})
-
-
-def safe_url(url: str) -> bool:
-    """Whether sign-ins may go by this address: https, or loopback."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname
-    except ValueError:
-        return False
-    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and host in LOOPBACK))
 
 
 def _issuer(url: str) -> str:

@@ -22,10 +22,10 @@ from django.views.decorators.http import require_POST, require_safe
 
 from accounts import sessions, signing_in, standing
 from accounts.models import ProviderSignIn
+from accounts.published import NoAnswer, NotGood
 from accounts.sso import actions, speaking
 from accounts.sso.adapter import Adapter, Callback, Client, CodeFlow
 from accounts.sso.configuration import Provider, provider
-from accounts.sso.speaking import NoAnswer, NotGood
 from accounts.way_back import way_back
 from audit.events import Event
 from audit.record import record

@@ -19,7 +19,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.test import Client, override_settings
 
-from accounts.sso import speaking
+from accounts import published
 from accounts.sso.actions import LOGOUT_EVENT
 from tests.world import unique
 
@@ -159,7 +159,7 @@ class FakeProvider:
 @contextmanager
 def configured(folder: Path, issuer: str, **said: Any) -> Iterator[str]:
     """With this provider in KEYTURN_SSO_FILE; its slug."""
-    speaking._kept.clear()
+    published._kept.clear()
     slug = f"acme-{unique()}"
     entry = {
         "slug": slug,
@@ -172,7 +172,7 @@ def configured(folder: Path, issuer: str, **said: Any) -> Iterator[str]:
     path = folder / f"{slug}.yaml"
     path.write_text(yaml.safe_dump({"providers": [entry]}))
     # A machine that is busy with tests takes longer than a provider may.
-    with override_settings(KEYTURN_SSO_FILE=str(path)), patch.object(speaking, "TIMEOUT", 60.0):
+    with override_settings(KEYTURN_SSO_FILE=str(path)), patch.object(published, "TIMEOUT", 60.0):
         yield slug
 
 

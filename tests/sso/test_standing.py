@@ -11,10 +11,10 @@ from django.db.models import F
 from django.test import Client
 
 from accessrequests.states import RequestState
-from accounts import changes
+from accounts import changes, published
 from accounts.actions import join_group
 from accounts.models import ProviderSignIn, Session, User
-from accounts.sso import actions, speaking
+from accounts.sso import actions
 from audit.events import Event
 from audit.models import AuditEvent
 from broker.errors import SignInAgain, Unavailable
@@ -260,7 +260,7 @@ def test_tokens_that_vault_does_not_unseal_let_nobody_pass_on_an_older_answer(
 def test_keys_that_a_provider_changes_are_read_anew(acme, db, configure, monkeypatch):
     slug = configure(acme.issuer, new_accounts=True)
     signed_in(acme, slug)
-    monkeypatch.setattr(speaking, "KEYS_AGAIN", 0.0)
+    monkeypatch.setattr(published, "KEYS_AGAIN", 0.0)
     acme.kid = "k2"
     monkeypatch.setattr(acme, "key", ec.generate_private_key(ec.SECP256R1()))
     client, _ = signed_in(acme, slug)
