@@ -56,6 +56,9 @@ class Permission(StrEnum):
     USER_ADMINISTER = "user:administer"
     USER_ROLES = "user:give_role"
     FACTOR_RESET = "factor:reset"
+    ISSUER_READ = "trusted_issuer:read"
+    ISSUER_TRUST = "trusted_issuer:trust"
+    RULE_ADD = "workload_rule:add"
     CHANGE_READ = "change:read"
     CHANGE_DECIDE = "change:decide"
     RECORD_READ = "record:read_all"
@@ -109,6 +112,11 @@ MAY: dict[Permission, Rule] = {
         "make somebody administrator or auditor", _ADMINISTERS, widening=True
     ),
     Permission.FACTOR_RESET: _rule("take lost second factors away", _ADMINISTERS, widening=True),
+    Permission.ISSUER_READ: _rule("read who signs for workloads", _AUDITS, _ADMINISTERS),
+    Permission.ISSUER_TRUST: _rule("trust who signs for workloads", _ADMINISTERS, widening=True),
+    Permission.RULE_ADD: _rule(
+        "say which workloads act as which service account", _ADMINISTERS, widening=True
+    ),
     Permission.CHANGE_READ: _rule("read changes that wait", _AUDITS, _ADMINISTERS),
     Permission.CHANGE_DECIDE: _rule("decide another administrator's change", _ADMINISTERS),
     Permission.RECORD_READ: _rule("read the whole record", _AUDITS, _ADMINISTERS),

@@ -42,6 +42,7 @@ class Action(StrEnum):
     CHANGE = "change"
     TOKEN = "token"  # noqa: S105 -- the word, not one
     FACTOR = "factor"
+    ISSUER = "issuer"  # who may sign for workloads, and which act as whom
 
 
 @dataclass(frozen=True)

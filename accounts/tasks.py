@@ -5,6 +5,7 @@ from accounts import changes
 from accounts.actions import forget_old_tries, warn_of_ends
 from accounts.passkeys import forget_old_challenges
 from accounts.sso.actions import forget_old
+from accounts.workloads.exchange import forget_used
 
 
 @shared_task(name="accounts.tasks.tidy")
@@ -16,4 +17,5 @@ def tidy() -> None:
     forget_old_challenges()
     call_command("clearsessions")
     forget_old()
+    forget_used()
     changes.expire()

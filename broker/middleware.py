@@ -45,7 +45,7 @@ def audit_context(get_response: Handler) -> Handler:
     """Gives every audit row of a request its origin, and the answer the id of it."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
-        via = "api" if request.path.startswith("/api/") else "portal"
+        via = "api" if request.path.startswith(("/api/", "/oauth/")) else "portal"
         # `forwarded` has put whom it comes from there.
         source = Origin(
             via=via, address=request.META.get("REMOTE_ADDR") or None, trace=uuid.uuid4()

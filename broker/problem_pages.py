@@ -93,8 +93,8 @@ _FRAMEWORK = (
         405,
         "Method not allowed",
         "This address doesn't take this method.",
-        "Use one of the methods in the `Allow` header. Nothing is changed by PUT, PATCH or "
-        "DELETE: changes are POSTs to addresses that name them, such as `/cancel/`.",
+        "Use one of the methods in the `Allow` header. Most changes are POSTs to addresses that "
+        "name them, such as `/cancel/`.",
     ),
     ProblemType(
         "not-acceptable",

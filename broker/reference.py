@@ -266,6 +266,11 @@ class _Document:
         return " \\\n  ".join(lines)
 
 
+
+def _place(name: str) -> int:
+    return ORDER.index(name) if name in ORDER else len(ORDER)
+
+
 @functools.cache
 def resources() -> list[Resource]:
     """Everything that the OpenAPI document holds, grouped and in reading order."""
@@ -277,7 +282,7 @@ def resources() -> list[Resource]:
             if method in item and path != "/api/v1/schema/":
                 call = reader.call(path, method, item[method])
                 found.setdefault(item[method]["tags"][0], []).append(call)
-    return [Resource(name, found[name]) for name in sorted(found, key=ORDER.index)]
+    return [Resource(name, found[name]) for name in sorted(found, key=_place)]
 
 
 @login_not_required

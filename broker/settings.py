@@ -423,6 +423,7 @@ SPECTACULAR_SETTINGS = {
         "CredentialState": "credentials.states.CredentialState",
         "TokenKind": "accounts.models.ApiToken.Kind",
         "Verb": "accounts.scopes.Verb",
+        "WorkloadVerb": "accounts.api_workloads.VERBS",
     },
 }
 

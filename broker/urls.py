@@ -12,6 +12,8 @@ from accessrequests.api import (
 from accounts.api_changes import ChangeViewSet
 from accounts.api_people import GroupViewSet, PersonViewSet
 from accounts.api_tokens import ApiTokenViewSet, ReportTokenView, TokenPatternView
+from accounts.api_workloads import IssuerViewSet, RuleViewSet
+from accounts.workloads.views import authorization_server, token
 from audit.api import AuditEventViewSet
 from broker.health import healthz
 from broker.metrics import metrics
@@ -32,6 +34,8 @@ router.register("approvals", ApprovalViewSet, basename="api-approval")
 router.register("changes", ChangeViewSet, basename="api-change")
 router.register("people", PersonViewSet, basename="api-person")
 router.register("groups", GroupViewSet, basename="api-group")
+router.register("issuers", IssuerViewSet, basename="api-issuer")
+router.register("workload-rules", RuleViewSet, basename="api-workload-rule")
 router.register("policies", PolicyViewSet, basename="api-policy")
 router.register("absences", AbsenceViewSet, basename="api-absence")
 router.register("grants", GrantViewSet, basename="api-grant")
@@ -73,6 +77,12 @@ urlpatterns = [
     path("metrics", metrics, name="metrics"),
     path(".well-known/jwks.json", jwks, name="jwks"),
     path(".well-known/openid-configuration", openid_configuration, name="openid-configuration"),
+    path(
+        ".well-known/oauth-authorization-server",
+        authorization_server,
+        name="oauth-authorization-server",
+    ),
+    path("oauth/token", token, name="oauth-token"),
     path("api/v1/", include(api)),
     path("scim/v2/", include("accounts.scim.urls")),
     path("problems/", problems, name="problems"),

@@ -12,6 +12,7 @@ from accounts import views_proving as proving
 from accounts import views_settings as own
 from accounts import views_tokens as tokens
 from accounts import views_welcome as welcome
+from accounts import views_workloads as workloads
 from accounts.sso import views as sso
 from audit import views as audit
 from credentials import rotation_views as rotation
@@ -66,6 +67,14 @@ urlpatterns = [
     path("groups/<uuid:pk>/join/", groups.group_join, name="group-join"),
     path("groups/<uuid:pk>/leave/", groups.group_leave, name="group-leave"),
     path("groups/<uuid:pk>/owner/", groups.group_owner, name="group-owner"),
+    path("workloads/", workloads.workloads, name="workloads"),
+    path("workloads/new/", workloads.issuer_new, name="workload-issuer-new"),
+    path("workloads/<uuid:pk>/", workloads.issuer, name="workload-issuer"),
+    path("workloads/<uuid:pk>/change/", workloads.issuer_change, name="workload-issuer-change"),
+    path("workloads/<uuid:pk>/retire/", workloads.issuer_retire, name="workload-issuer-retire"),
+    path("workloads/<uuid:pk>/rules/new/", workloads.rule_new, name="workload-rule-new"),
+    path("workloads/rules/<uuid:pk>/", workloads.rule, name="workload-rule"),
+    path("workloads/rules/<uuid:pk>/retire/", workloads.rule_retire, name="workload-rule-retire"),
     path("settings/factor/", factors.factor, name="factor"),
     path("settings/factor/set-up/", factors.factor_set_up, name="factor-set-up"),
     path("settings/factor/remove/", factors.factor_remove, name="factor-remove"),

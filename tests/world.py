@@ -21,8 +21,9 @@ from accessrequests.policy.document import parse
 from accessrequests.states import EndReason, RequestState
 from accounts import changes
 from accounts.actions import create_group, create_user, join_group
-from accounts.models import Change, Group, User
+from accounts.models import Change, Group, User, WorkloadRule
 from accounts.stepup import FRESH, PROOFS, Action, Proofs, Purpose
+from accounts.workloads.actions import add_rule, trust_issuer
 from audit import clock
 from credentials.actions import end_grant, store_upstream_key
 from endpoints.actions import create_endpoint, create_profile
@@ -150,6 +151,20 @@ class World:
         }
         policy, _ = save_policy(by=None, document=parse(usual | document))
         return policy
+
+    def rule(self, **fields: Any) -> WorkloadRule:
+        """A rule by which workloads come in, of an issuer that nobody runs."""
+        mark = unique()
+        issuer = trust_issuer(
+            by=None,
+            slug=f"i-{mark}",
+            name=f"Issuer {mark}",
+            issuer=f"https://{mark}.example",
+            audience="https://keyturn.example",
+        )
+        account = fields.pop("service_account", None) or self.person(owner=self.person())
+        usual = {"name": "Nightly", "claims": {"project": "7"}, "verbs": ["read", "request"]}
+        return add_rule(by=None, issuer=issuer, service_account=account, **usual | fields)
 
     def request(
         self,

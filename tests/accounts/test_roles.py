@@ -10,7 +10,7 @@ from accessrequests.models import AccessRequest, Grant, Policy
 from accounts import permissions
 from accounts.actions import name_owner
 from accounts.changes import can_decide, kind_of, propose
-from accounts.models import Change, Group, User
+from accounts.models import Change, Group, TrustedIssuer, User
 from accounts.roles import MAY, Permission, Role
 from audit.models import AuditEvent
 from broker.errors import KeyturnError
@@ -45,6 +45,7 @@ def test_who_may_do_what_is_what_the_table_says(world: World) -> None:
         profile=world.profile(endpoint=endpoint, **both), requester=requester, reviewer=reviewer
     )
     world.policy(profile=profile)
+    rule = world.rule()
     owner, colleague, author = world.person(), world.person(), world.person(is_administrator=True)
     name_owner(by=None, group=group, user=owner)
     change = propose(
@@ -104,6 +105,9 @@ def test_who_may_do_what_is_what_the_table_says(world: World) -> None:
         Permission.USER_ADMINISTER: permissions.can_administer,
         Permission.USER_ROLES: proposes("role", colleague),
         Permission.FACTOR_RESET: proposes("factor_reset", colleague),
+        Permission.ISSUER_READ: sees(TrustedIssuer.objects, rule.issuer),
+        Permission.ISSUER_TRUST: proposes("trusted_issuer", rule.issuer),
+        Permission.RULE_ADD: proposes("workload_rule", rule),
         Permission.CHANGE_READ: sees(Change.objects, change),
         Permission.CHANGE_DECIDE: lambda user: can_decide(user, change),
         Permission.RECORD_READ: sees(AuditEvent.objects, event),

@@ -17,7 +17,7 @@ from accessrequests.models import Absence, AccessRequest, Grant, Policy
 from accessrequests.states import RequestState
 from accounts.actions import create_token
 from accounts.changes import propose
-from accounts.models import ApiToken, Change, User
+from accounts.models import ApiToken, Change, User, WorkloadRule
 from accounts.stepup import HEADER, Action, Purpose
 from audit import clock
 from audit.events import Event
@@ -53,6 +53,7 @@ class Scene:
     change: Change
     token: ApiToken
     colleague: User
+    rule: WorkloadRule
     people: dict[str, User]
 
     def path(self, template: str) -> str:
@@ -66,6 +67,8 @@ class Scene:
             event=self.event.pk,
             notification=self.notification.pk,
             policy=self.policy.slug,
+            issuer=self.rule.issuer_id,
+            rule=self.rule.pk,
             absence=self.absence.pk,
             stop=self.stop.pk,
             change=self.change.pk,
@@ -87,6 +90,9 @@ class Scene:
             Purpose(Action.ROTATE, str(profile.endpoint.pk)),
             Purpose(Action.ENDPOINT, str(profile.endpoint.pk)),
             Purpose(Action.POLICY, self.policy.slug),
+            Purpose(Action.ISSUER),
+            Purpose(Action.ISSUER, str(self.rule.issuer_id)),
+            Purpose(Action.ISSUER, str(self.rule.pk)),
             Purpose(Action.CHANGE, str(self.change.pk)),
             Purpose(Action.PEOPLE, str(self.colleague.pk)),
             *(Purpose(Action.TOKEN, str(user.pk)) for user in self.people.values()),
@@ -133,6 +139,7 @@ def scene(committed_once: None, world: World) -> Scene:
         change,
         create_token(by=holder, owner=holder, name="A notebook")[0],
         world.person(profile.reviewers),
+        world.rule(),
         {
             "holder": holder,
             "teammate": world.person(profile.requesters),
@@ -149,7 +156,7 @@ def row(*statuses: int) -> dict[str, int]:
     return dict(zip(ACTORS, statuses, strict=True))
 
 
-READ, WRITE, REPLACE, REMOVE = "GET", "POST", "PUT", "DELETE"
+READ, WRITE, REPLACE, CHANGE, REMOVE = "GET", "POST", "PUT", "PATCH", "DELETE"
 #                                            holder mate revw ownr audt admn strngr
 MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (READ, "endpoints/"): row(200, 200, 200, 200, 200, 200, 200),
@@ -172,6 +179,17 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (READ, "policies/schema/"): row(200, 200, 200, 200, 200, 200, 200),
     (READ, "policies/{policy}/"): row(404, 404, 404, 404, 200, 200, 404),
     (READ, "policies/{policy}/versions/"): row(404, 404, 404, 404, 200, 200, 404),
+    (READ, "issuers/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "issuers/{issuer}/"): row(404, 404, 404, 404, 200, 200, 404),
+    (WRITE, "issuers/"): row(404, 404, 404, 404, 403, 202, 404),
+    (CHANGE, "issuers/{issuer}/"): row(404, 404, 404, 404, 403, 202, 404),
+    (WRITE, "issuers/{issuer}/retire/"): row(404, 404, 404, 404, 403, 200, 404),
+    (READ, "workload-rules/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "workload-rules/{rule}/"): row(404, 404, 404, 404, 200, 200, 404),
+    (WRITE, "workload-rules/"): row(404, 404, 404, 404, 403, 202, 404),
+    # Narrower, which needs nobody else.
+    (CHANGE, "workload-rules/{rule}/"): row(404, 404, 404, 404, 403, 200, 404),
+    (WRITE, "workload-rules/{rule}/retire/"): row(404, 404, 404, 404, 403, 200, 404),
     (READ, "changes/"): row(200, 200, 200, 200, 200, 200, 200),
     (READ, "changes/{change}/"): row(404, 404, 404, 404, 200, 200, 404),
     (WRITE, "changes/{change}/approve/"): row(404, 404, 404, 404, 403, 200, 404),
@@ -244,6 +262,12 @@ IN_PERSON = {
     (WRITE, "changes/{change}/approve/"),
     (WRITE, "changes/{change}/reject/"),
     (WRITE, "changes/{change}/withdraw/"),
+    (WRITE, "issuers/"),
+    (CHANGE, "issuers/{issuer}/"),
+    (WRITE, "issuers/{issuer}/retire/"),
+    (WRITE, "workload-rules/"),
+    (CHANGE, "workload-rules/{rule}/"),
+    (WRITE, "workload-rules/{rule}/retire/"),
     (REPLACE, "policies/{policy}/"),
     (REMOVE, "policies/{policy}/"),
     (WRITE, "stops/"),
@@ -296,6 +320,23 @@ def body_for(template: str, scene: Scene) -> dict[str, Any]:
         "groups/{group}/members/": {"person": scene.colleague.email, "reason": "Joins the team."},
         "groups/{group}/members/remove/": {"person": scene.people["teammate"].email},
         "absences/": {"ends_at": (clock.now() + dt.timedelta(hours=1)).isoformat()},
+        "issuers/": {
+            "slug": "ci",
+            "name": "CI",
+            "issuer": "https://ci.example",
+            "audience": "https://keyturn.example",
+            "reason": "Its jobs evaluate models.",
+        },
+        "issuers/{issuer}/": {"audience": "another", "reason": "It moved."},
+        "workload-rules/": {
+            "issuer": str(scene.rule.issuer_id),
+            "name": "Weekly",
+            "service_account": scene.rule.service_account.email,
+            "claims": {"project": ["7", "8"]},
+            "verbs": ["read"],
+            "reason": "Its jobs evaluate models.",
+        },
+        "workload-rules/{rule}/": {"verbs": ["read"]},
         "policies/{policy}/": {"document": version.document | {"name": "Another"}},
         "notification-settings/": told(),
         "tokens/": {"name": "A nightly job", "days": 1},

@@ -13,6 +13,7 @@ from accessrequests.policy.document import parse
 from accounts import actions, changes
 from accounts.models import Change, User
 from accounts.stepup import Action, Purpose
+from accounts.workloads.actions import add_rule, change_issuer, change_rule, trust_issuer
 from audit.events import Event
 from audit.models import AuditEvent
 from broker.errors import SecondPerson
@@ -50,7 +51,28 @@ def retire(world: World, profile: AccessProfile, administrator: User) -> Verb:
     return partial(retire_policy, slug=policy.slug)
 
 
-@pytest.mark.parametrize("widening", [join, own, role, save, retire])
+def trust(world: World, profile: AccessProfile, administrator: User) -> Verb:
+    said: dict[str, Any] = {"slug": "ci", "name": "CI", "audience": "keyturn"}
+    return partial(trust_issuer, issuer="https://ci.example", **said)
+
+
+def keys(world: World, profile: AccessProfile, administrator: User) -> Verb:
+    where = "https://ci.example/keys"
+    return partial(change_issuer, issuer=world.rule().issuer, jwks_uri=where)
+
+
+def let_in(world: World, profile: AccessProfile, administrator: User) -> Verb:
+    rule = world.rule()
+    said: dict[str, Any] = {"name": "All", "claims": {"owner": "acme"}, "verbs": ["request"]}
+    account = rule.service_account
+    return partial(add_rule, issuer=rule.issuer, service_account=account, **said)
+
+
+def wider(world: World, profile: AccessProfile, administrator: User) -> Verb:
+    return partial(change_rule, rule=world.rule(), verbs=["read", "check_out"])
+
+
+@pytest.mark.parametrize("widening", [join, own, role, save, retire, trust, keys, let_in, wider])
 def test_no_verb_does_it_for_one_administrator_alone(
     widening: Callable[..., Verb], world: World
 ) -> None:

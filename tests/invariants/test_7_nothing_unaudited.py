@@ -23,6 +23,8 @@ from accounts.scim import actions as scim
 from accounts.scim import tokens as scim_tokens
 from accounts.sso import actions as sso
 from accounts.sso.configuration import Provider
+from accounts.workloads import actions as workloads
+from accounts.workloads import exchange
 from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
@@ -64,6 +66,9 @@ STATE = (
     " SELECT 'endpoint', id::text, concat(retired_at, upstream_url) FROM endpoints_endpoint"
     " UNION ALL SELECT 'stop', id::text, lifted_at::text FROM endpoints_emergencystop"
     " UNION ALL SELECT 'price', id::text, model FROM endpoints_modelprice"
+    " UNION ALL SELECT 'issuer', id::text, concat(audience, retired_at)"
+    " FROM accounts_trustedissuer UNION ALL SELECT 'rule', id::text, concat(verbs, retired_at)"
+    " FROM accounts_workloadrule UNION ALL SELECT 'used', id::text, '' FROM accounts_usedassertion"
     " UNION ALL SELECT 'told', person_id::text, email_access FROM notifications_preference"
     " UNION ALL SELECT 'profile', id::text, scope::text FROM endpoints_accessprofile UNION ALL"
     " SELECT 'request', id::text, state FROM accessrequests_accessrequest UNION ALL"
@@ -157,6 +162,54 @@ def revoke_token(world: World) -> Verb:
     user = world.person()
     token, _ = accounts.create_token(by=user, owner=user, name="CI")
     return lambda: accounts.revoke_token(by=None, token=token), Event.TOKEN_REVOKED
+
+
+def trust_issuer(_: World) -> Verb:
+    mark, url = unique(), "https://ci.example"
+    fields: dict[str, Any] = {"slug": mark, "name": "CI", "issuer": url, "audience": "x"}
+    return lambda: workloads.trust_issuer(by=None, **fields), Event.ISSUER_TRUSTED
+
+
+def change_issuer(world: World) -> Verb:
+    issuer = world.rule().issuer
+    return (
+        lambda: workloads.change_issuer(by=None, issuer=issuer, audience="y"),
+        Event.ISSUER_CHANGED,
+    )
+
+
+def retire_issuer(world: World) -> Verb:
+    issuer = world.rule().issuer
+    return lambda: workloads.retire_issuer(by=None, issuer=issuer), Event.ISSUER_RETIRED
+
+
+def add_rule(world: World) -> Verb:
+    rule = world.rule()
+    fields: dict[str, Any] = {
+        "name": "Weekly",
+        "service_account": rule.service_account,
+        "claims": rule.claims,
+        "verbs": ["read"],
+    }
+    return lambda: workloads.add_rule(by=None, issuer=rule.issuer, **fields), Event.RULE_ADDED
+
+
+def change_rule(world: World) -> Verb:
+    rule = world.rule()
+    return lambda: workloads.change_rule(by=None, rule=rule, verbs=["read"]), Event.RULE_CHANGED
+
+
+def retire_rule(world: World) -> Verb:
+    rule = world.rule()
+    return lambda: workloads.retire_rule(by=None, rule=rule), Event.RULE_RETIRED
+
+
+def exchange_jwt(world: World) -> Verb:
+    rule, now = world.rule(), clock.now().timestamp()
+    claims = {"iss": rule.issuer.issuer, "project": "7", "exp": now + 60, "iat": now, "jti": "1"}
+    # Past its signature, which changes nothing.
+    give = partial(exchange._give, rule.issuer, claims, "a.b.c", set(), "")
+    return transaction.atomic(give), Event.TOKEN_EXCHANGED
 
 
 def deactivate_user(world: World) -> Verb:
@@ -692,6 +745,13 @@ VERBS = [
     create_token,
     report_token,
     deactivate_user,
+    trust_issuer,
+    change_issuer,
+    retire_issuer,
+    add_rule,
+    change_rule,
+    retire_rule,
+    exchange_jwt,
     invite,
     claim,
     come_by_provider,

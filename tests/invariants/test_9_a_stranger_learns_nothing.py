@@ -17,7 +17,7 @@ from accessrequests.actions import note_absence
 from accessrequests.models import Absence, AccessRequest, Grant, Policy
 from accounts.actions import create_token
 from accounts.changes import propose
-from accounts.models import ApiToken, Change, User
+from accounts.models import ApiToken, Change, User, WorkloadRule
 from accounts.scopes import Verb
 from audit.events import Event
 from audit.ids import new_id
@@ -34,7 +34,7 @@ from tests.world import PROVED, World
 
 pytestmark = pytest.mark.django_db
 
-GET, POST, PUT, DELETE = "GET", "POST", "PUT", "DELETE"
+GET, POST, PUT, PATCH, DELETE = "GET", "POST", "PUT", "PATCH", "DELETE"
 # Every route that names an object, how it's called, and which object it names.
 ROUTES = {
     ("api-endpoint-detail", GET): "endpoint",
@@ -141,11 +141,34 @@ ROUTES = {
     ("group-leave", POST): "group",
     ("group-owner", POST): "group",
     ("token-revoke", POST): "api_token",
+    ("api-issuer-detail", GET): "issuer",
+    ("api-issuer-detail", PATCH): "issuer",
+    ("api-issuer-retire", POST): "issuer",
+    ("api-workload-rule-detail", GET): "rule",
+    ("api-workload-rule-detail", PATCH): "rule",
+    ("api-workload-rule-retire", POST): "rule",
+    ("workload-issuer", GET): "issuer",
+    ("workload-issuer-change", POST): "issuer",
+    ("workload-issuer-retire", POST): "issuer",
+    ("workload-rule-new", POST): "issuer",
+    ("workload-rule", POST): "rule",
+    ("workload-rule-retire", POST): "rule",
 }
 # These name nothing of anybody's.
 OPEN = {"problem", "sso-start", "sso-callback", "sso-backchannel-logout", "welcome"}
 # These answer a directory's token alone, whoever is signed in: tests/scim/.
 DIRECTORY = {"scim-type", "scim-schema", "scim-person", "scim-group", "scim-nowhere"}
+ADMINISTERED = {
+    "policy",
+    "stop",
+    "owned",
+    "owned_slug",
+    "change",
+    "person",
+    "group",
+    "issuer",
+    "rule",
+}
 TEAMMATE_SEES = {"endpoint", "profile", "slug"}
 BODIES = {
     "api-endpoint-prices": {"model": "demo-small", "input_price": "1", "output_price": "2"},
@@ -200,6 +223,7 @@ class Theirs:
     change: Change
     passkey: WebAuthnCredential
     api_token: ApiToken
+    rule: WorkloadRule
 
     def id_of(self, kind: str) -> Any:
         match kind:
@@ -213,6 +237,8 @@ class Theirs:
                 return self.policy.slug
             case "person":
                 return self.grant.holder_id
+            case "issuer":
+                return self.rule.issuer_id
             case "group":
                 return self.request.profile.requesters_id
             case _:
@@ -269,6 +295,7 @@ def theirs(committed_once: None, world: World) -> Theirs:
         change,
         passkey,
         token,
+        world.rule(),
     )
 
 
@@ -358,7 +385,18 @@ def test_a_teammate_sees_nothing_of_anothers_request(
 def test_the_owner_sees_each_of_them(route: tuple[str, str], theirs: Theirs, world: World) -> None:
     """So that the refusals above are about who asks, not about what is asked."""
     kind = ROUTES[route]
-    theirs_alone = kind not in {"policy", "stop", "owned_slug", "change", "person", "group"}
+    theirs_alone = kind not in {
+        "policy",
+        "stop",
+        "owned",
+        "owned_slug",
+        "change",
+        "person",
+        "group",
+        "issuer",
+        "rule",
+        "rotation",
+    }
     owner = theirs.grant.holder if theirs_alone else world.person(is_administrator=True)
     answer = call(owner, route, theirs.id_of(kind))
     assert answer.status_code == 200

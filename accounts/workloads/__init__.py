@@ -1,0 +1,1 @@
+"""Workloads: programs that say who they are by a JWT that their platform signed, and no secret."""
