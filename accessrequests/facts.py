@@ -8,7 +8,7 @@ from django.db.models import Q
 
 from accessrequests.models import AccessRequest, PolicyBinding, PolicyVersion
 from accessrequests.policy.effective import Effective, Source, effective
-from accessrequests.policy.facts import Facts
+from accessrequests.policy.facts import Behalf, Facts
 from accounts.models import Group, User
 from endpoints.models import AccessProfile
 from endpoints.scope import Scope
@@ -69,6 +69,9 @@ def facts_about(
     raises: bool = False,
     break_glass: bool = False,
     groups: Iterable[Group] | None = None,
+    on_behalf_of: User | None = None,
+    run: str = "",
+    task: str = "",
 ) -> Facts:
     """One ask as policy sees it, with the requester's groups as they are at this moment.
 
@@ -108,6 +111,19 @@ def facts_about(
         concurrency=scope.concurrency,
         token_budget=scope.token_budget,
         cost_budget=scope.cost_budget,
+        agent=requester.is_service,
+        behalf=None if on_behalf_of is None else _behalf(on_behalf_of),
+        run=run,
+        task=task,
+    )
+
+
+def _behalf(person: User) -> Behalf:
+    groups = person.member_of.all()
+    return Behalf(
+        email=person.email,
+        groups=frozenset(group.slug for group in groups),
+        on_call=any(group.is_rota for group in groups),
     )
 
 
@@ -128,4 +144,7 @@ def facts_of(
         extension=request.extends_id is not None,
         raises=request.raises_id is not None,
         break_glass=request.break_glass,
+        on_behalf_of=request.on_behalf_of,
+        run=request.run,
+        task=request.task,
     )

@@ -7,8 +7,7 @@ from django.urls import reverse
 
 from accessrequests.models import AccessRequest, Comment, Grant, HandOver, Review, Route
 from accessrequests.routing import may_decide, reviewers_of, told_for
-from accessrequests.states import EndReason
-from accounts.linked import are_linked
+from accessrequests.states import EndReason, GrantState
 from accounts.models import User
 from audit.templatetags.keyturn import and_list, duration
 from endpoints.models import EmergencyStop
@@ -50,7 +49,12 @@ def _facts(request: AccessRequest) -> list[tuple[str, str]]:
         facts.append(("Reaches", ", ".join(endpoint.connected_systems)))
     if request.ticket:
         facts.append(("Ticket", request.ticket))
-    return facts
+    return facts + _said_of(request)
+
+
+def _said_of(request: AccessRequest) -> list[tuple[str, str]]:
+    """What an agent said of itself."""
+    return [(name, text) for name, text in (("Run", request.run), ("Task", request.task)) if text]
 
 
 def _asked_people(request: AccessRequest) -> list[User]:
@@ -67,7 +71,7 @@ def _tell_reviewers(
         people,
         lambda person: (
             person.pk not in done
-            and not are_linked(person, request.requester)
+            and not request.is_own(person)
             and may_decide(person, request, request.step)
         ),
     )
@@ -94,7 +98,7 @@ def review_wanted(request: AccessRequest) -> None:
         Kind.REVIEW_WANTED,
         request,
         _asked_people(request),
-        f"{request.requester} asks for {_ask(request)}",
+        f"{request.asker} asks for {_ask(request)}",
         f"step {request.step} since {request.step_since.isoformat()}",
     )
 
@@ -110,7 +114,9 @@ def escalated(request: AccessRequest) -> None:
         Kind.ESCALATED,
         request,
         _asked_people(request),
-        f"Nobody has decided on {request.requester}’s request for {_ask(request)}",
+        f"Nobody has decided on the request of {request.asker} for {_ask(request)}"
+        if request.on_behalf_of
+        else f"Nobody has decided on {request.requester}’s request for {_ask(request)}",
         f"step {request.step}, {request.escalations}",
     )
 
@@ -126,7 +132,7 @@ def reminder(request: AccessRequest, now: dt.datetime) -> None:
             people.append(request.profile.endpoint.owner)
         kind = Kind.REVIEW_OWED
     else:
-        sentence = f"{request.requester} still waits for {_ask(request)}"
+        sentence = f"{request.asker} still waits for {_ask(request)}"
         kind = Kind.REVIEW_REMINDER
     _tell_reviewers(kind, request, people, sentence, now.isoformat(timespec="seconds"))
 
@@ -175,8 +181,43 @@ def reviewed_afterwards(request: AccessRequest, review: Review) -> None:
     )
 
 
+def asked_for_you(request: AccessRequest) -> None:
+    """Tell the person on whose behalf an agent asks."""
+    if request.on_behalf_of is None:
+        return
+    notify(
+        Kind.ASKED_FOR_YOU,
+        to=[request.on_behalf_of],
+        about=request,
+        path=_path(request),
+        sentence=f"{request.requester} asked for {_ask(request)} on your behalf",
+        facts=_facts(request),
+        quote=request.justification,
+    )
+
+
+def _begun_for_you(grant: Grant) -> None:
+    person = grant.request.on_behalf_of
+    if person is None:
+        return
+    notify(
+        Kind.ASKED_FOR_YOU,
+        to=[person],
+        about=grant,
+        path=_path(grant),
+        sentence=f"{grant.holder} has access to {grant.request.profile.endpoint} on your behalf",
+        facts=[
+            ("From", _when(grant.starts_at)),
+            ("Until", _when(grant.ends_at)),
+            *_said_of(grant.request),
+        ],
+    )
+
+
 def decided(request: AccessRequest, grant: Grant) -> None:
     """Tell the requester what they have, and how much less than asked that is."""
+    if grant.state == GrantState.ACTIVE:
+        _begun_for_you(grant)
     withdraw(about=request, kinds=WAITING)
     window = grant.ends_at - grant.starts_at
     facts = [
@@ -280,7 +321,8 @@ def handed_over(request: AccessRequest, row: HandOver) -> None:
 
 
 def grant_started(grant: Grant) -> None:
-    """Tell the holder that what was scheduled begins."""
+    """Tell the holder, and on whose behalf they hold it, that what was scheduled begins."""
+    _begun_for_you(grant)
     notify(
         Kind.GRANT_STARTED,
         to=[grant.holder],

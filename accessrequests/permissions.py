@@ -15,7 +15,7 @@ from endpoints.models import AccessProfile, Endpoint
 
 def check_review(user: User, request: AccessRequest) -> None:
     """Raise unless this person may review this request's current step: SelfReview, or Forbidden."""
-    if are_linked(user, request.requester):
+    if request.is_own(user):
         raise SelfReview
     if not may_decide(user, request, request.step):
         step = request.policy["steps"][request.step]
@@ -35,7 +35,7 @@ def can_review(user: User, request: AccessRequest) -> bool:
 def check_comment(user: User, request: AccessRequest) -> None:
     """Raise Forbidden unless this person has a part in the request: asks, decides, or did."""
     if (
-        are_linked(user, request.requester)
+        request.is_own(user)
         or request.reviews.filter(reviewer=user).exists()
         or any(may_decide(user, request, at) for at in range(len(request.policy["steps"])))
     ):
@@ -60,7 +60,7 @@ def check_administer(user: User) -> None:
 
 def check_cancel(user: User, request: AccessRequest) -> None:
     """Raise Forbidden unless this person may take the request back."""
-    if not are_linked(user, request.requester):
+    if not request.is_own(user):
         raise Forbidden("Only the requester may cancel a request.")
 
 
@@ -71,12 +71,13 @@ def check_hold(user: User, grant: Grant) -> None:
 
 
 def can_end(user: User, grant: Grant) -> bool:
-    """Whether this person may end this grant: its holder, those who review its request or the
-    profile, the endpoint's owner, an administrator."""
+    """Whether this person may end this grant: its holder, on whose behalf it is held, those who
+    review its request or the profile, the endpoint's owner, an administrator."""
     request = grant.request
     profile = request.profile
     return user.is_active and (
         are_linked(user, grant.holder)
+        or request.on_behalf_of_id == user.pk
         or user.is_administrator
         or profile.endpoint.owner_id == user.pk
         or profile.reviewers.has(user)

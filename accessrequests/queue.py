@@ -3,6 +3,7 @@
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from accessrequests.models import Review, Route
+from accessrequests.models.requests import own_of
 from accessrequests.states import RequestState
 from accounts.models import User
 from audit.clock import ClockTimestamp
@@ -24,9 +25,10 @@ def waiting_for(user: User) -> QuerySet[Route]:
             ~Exists(earlier),
             ~Exists(Review.objects.filter(request=OuterRef("request"), reviewer=user)),
         )
-        .exclude(Q(request__requester=user) | Q(request__requester__owner=user))
+        .exclude(own_of(user, "request__"))
         .select_related(
             "request__requester",
+            "request__on_behalf_of",
             "request__profile__endpoint",
             "request__profile__reviewers",
             "request__grant",

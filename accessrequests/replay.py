@@ -84,8 +84,11 @@ def replay(document: PolicyDocument) -> Replay:
     }
     rows: Sequence[AccessRequest] = list(
         AccessRequest.objects.filter(profile__in=profiles, created_at__gt=since)
-        .select_related("requester")
-        .prefetch_related(Prefetch("requester__member_of", queryset=Group.objects.all()))
+        .select_related("requester", "on_behalf_of")
+        .prefetch_related(
+            Prefetch("requester__member_of", queryset=Group.objects.all()),
+            Prefetch("on_behalf_of__member_of", queryset=Group.objects.all()),
+        )
         .order_by("-id")[:MOST]
     )
     otherwise = []
@@ -104,6 +107,9 @@ def replay(document: PolicyDocument) -> Replay:
             raises=row.raises_id is not None,
             break_glass=row.break_glass,
             groups=row.requester.member_of.all(),
+            on_behalf_of=row.on_behalf_of,
+            run=row.run,
+            task=row.task,
         )
         before, after = (_in_words(each.decide(facts)) for each in pairs[row.profile_id])
         if before != after:

@@ -9,7 +9,6 @@ from django.db.models import Q
 
 from accessrequests.models import Absence, AccessRequest, Route
 from accessrequests.policy.document import Reviewers, Step, duration_of
-from accounts.linked import are_linked
 from accounts.models import Group, Membership, User
 from audit.templatetags.keyturn import or_list
 from endpoints.models import AccessProfile, Endpoint
@@ -24,14 +23,20 @@ FORWARD = {
 OWED_FORWARD = dt.timedelta(days=366)
 
 
-def linked_to(requester: User) -> Q:
-    """People whose approval would be the requester's own, and programs, which approve nothing."""
+def linked_to(requester: User, behalf: User | None = None) -> Q:
+    """People whose approval would be the requester's own, or theirs on whose behalf it's asked,
+    and programs, which approve nothing."""
     linked = Q(pk=requester.pk) | Q(owner__isnull=False)
+    if behalf is not None:
+        linked |= Q(pk=behalf.pk)
     return linked | Q(pk=requester.owner_id) if requester.owner_id else linked
 
 
-def people(reviewers: Reviewers, profile: AccessProfile, requester: User) -> list[User]:
-    """The active people whom this names, without the requester and whoever is linked to them."""
+def people(
+    reviewers: Reviewers, profile: AccessProfile, requester: User, behalf: User | None = None
+) -> list[User]:
+    """The active people whom this names, without the requester, on whose behalf they ask, and
+    whoever is linked to them."""
     named = Q(memberships__group__slug__in=reviewers.groups) | Q(email__in=reviewers.people)
     if reviewers.endpoint_owner:
         named |= Q(pk=profile.endpoint.owner_id)
@@ -39,7 +44,9 @@ def people(reviewers: Reviewers, profile: AccessProfile, requester: User) -> lis
         named |= Q(pk=requester.manager_id)
     if reviewers.profile_reviewers:
         named |= Q(memberships__group=profile.reviewers_id)
-    return list(User.objects.active().filter(named).exclude(linked_to(requester)).distinct())
+    return list(
+        User.objects.active().filter(named).exclude(linked_to(requester, behalf)).distinct()
+    )
 
 
 def in_words(
@@ -220,7 +227,7 @@ def reviewers_of(requests: Iterable[AccessRequest]) -> dict[object, list[User]]:
         if route.person_id in persons:
             reached = [persons[route.person_id]]
         for person in reached:
-            if not are_linked(person, rows[route.request_id].requester):
+            if not rows[route.request_id].is_own(person):
                 found[route.request_id][person.pk] = person
     return {
         pk: sorted(each.values(), key=lambda person: (person.full_name, str(person.pk)))

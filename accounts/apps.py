@@ -19,4 +19,7 @@ class AccountsConfig(AppConfig):
             make_known(kind)
         stepup.in_words_by(stepup.Action.PEOPLE, people.in_words)
         stepup.in_words_by(stepup.Action.TOKEN, tokens_in_words)
+        stepup.in_words_by(
+            stepup.Action.AGENT, lambda _reader, _about: "Let an agent act on your behalf"
+        )
         stepup.in_words_by(stepup.Action.ISSUER, in_words)

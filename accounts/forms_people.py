@@ -90,6 +90,23 @@ class ExtendForm(forms.Form):
     )
 
 
+class AgentForm(forms.Form):
+    """Which service account may act on one's behalf, until when."""
+
+    agent = forms.EmailField(
+        label="Its e-mail address",
+        help_text="Of a service account. Whoever answers for it knows it.",
+        widget=forms.EmailInput(attrs=TEXT | {"autocomplete": "off"}),
+        error_messages={"required": "Give its e-mail address."},
+    )
+    ends_on = forms.DateField(
+        label="Until the end of",
+        required=False,
+        help_text="Left empty, until you take it back.",
+        widget=forms.DateInput(attrs=TEXT | {"type": "date"}),
+    )
+
+
 class RolesForm(forms.Form):
     """What somebody is in Keyturn, beside being a person."""
 

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts import actions, changes, factors, invitations, people, sessions, stepup
 from accounts.door import fetch
 from accounts.forms_people import ExtendForm, PersonForm, RolesForm, ServiceForm, WhyForm, end_of
-from accounts.models import Change, User
+from accounts.models import AgentConsent, Change, User
 from accounts.permissions import can_administer, can_answer_for, check_administer
 from accounts.session import person as signed_in
 from accounts.validation import add_errors
@@ -170,6 +170,7 @@ def _page(
         .filter(about=row.pk)
         .select_related("proposed_by"),
         "sessions": len(sessions.opened(row)) if row.is_active else 0,
+        "acts_for": AgentConsent.objects.standing().filter(agent=row).select_related("person"),
         "tokens": row.api_tokens.filter(revoked_at=None, expires_at__gt=clock.now()),
         "invitation": row.invitations.filter(used_at=None, expires_at__gt=clock.now()).first(),
         "may_be_invited": invitations.may_be_invited(row),

@@ -9,6 +9,7 @@ from accessrequests.api import (
     RequestViewSet,
     ReviewsView,
 )
+from accounts.api_agents import AgentViewSet
 from accounts.api_changes import ChangeViewSet
 from accounts.api_people import GroupViewSet, PersonViewSet
 from accounts.api_tokens import ApiTokenViewSet, ReportTokenView, TokenPatternView
@@ -37,6 +38,7 @@ router.register("groups", GroupViewSet, basename="api-group")
 router.register("issuers", IssuerViewSet, basename="api-issuer")
 router.register("workload-rules", RuleViewSet, basename="api-workload-rule")
 router.register("policies", PolicyViewSet, basename="api-policy")
+router.register("agents", AgentViewSet, basename="api-agent")
 router.register("absences", AbsenceViewSet, basename="api-absence")
 router.register("grants", GrantViewSet, basename="api-grant")
 router.register("live", LiveViewSet, basename="api-live")

@@ -48,6 +48,12 @@ urlpatterns = [
     path("settings/tokens/", tokens.tokens, name="tokens"),
     path("settings/tokens/new/", tokens.token_new, name="token-new"),
     path("settings/tokens/<uuid:pk>/revoke/", tokens.token_revoke, name="token-revoke"),
+    path("settings/agents/", accessrequests.agents, name="agents"),
+    path(
+        "settings/agents/<uuid:pk>/take-back/",
+        accessrequests.agent_take_back,
+        name="agent-take-back",
+    ),
     path("people/", people.people_list, name="people"),
     path("people/new/", people.person_new, name="person-new"),
     path("people/<uuid:pk>/", people.person, name="person"),

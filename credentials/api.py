@@ -36,6 +36,13 @@ from endpoints.api import ScopeSerializer
 
 class GrantSerializer(serializers.ModelSerializer[Grant]):
     holder = serializers.EmailField(source="holder.email", read_only=True)
+    on_behalf_of = serializers.EmailField(
+        source="request.on_behalf_of.email",
+        read_only=True,
+        allow_null=True,
+        default=None,
+        help_text="for whom an agent holds it",
+    )
     endpoint = serializers.SlugField(source="request.profile.endpoint.slug", read_only=True)
     scope = ScopeSerializer(
         source="held", read_only=True, help_text="with the budgets that it has by now"
@@ -59,6 +66,7 @@ class GrantSerializer(serializers.ModelSerializer[Grant]):
             "id",
             "request",
             "holder",
+            "on_behalf_of",
             "endpoint",
             "state",
             "is_live",
@@ -180,6 +188,7 @@ class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleView
         Grant.objects.select_related(
             "holder",
             "request__requester",
+            "request__on_behalf_of",
             "request__profile__endpoint",
             "request__profile__reviewers",
         )

@@ -42,7 +42,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Holding:
-    """All that a person and their service accounts hold at one moment."""
+    """All that a person and their service accounts hold at one moment, and agents for them."""
 
     grants: list[Held]
     more: int  # grants that are left and not among these
@@ -99,11 +99,12 @@ def _held(rows: Iterable[Grant], now: dt.datetime) -> list[Held]:
 
 
 def holding(person: User, now: dt.datetime) -> Holding:
-    """What this person and their service accounts hold now, and what ended of late."""
+    """What this person, their service accounts and agents for them hold now, and what ended of
+    late."""
     services = list(person.service_accounts.order_by("full_name"))
     accounts: list[Any] = [person, *services]
     rows = (
-        Grant.objects.filter(holder__in=accounts)
+        Grant.objects.filter(Q(holder__in=accounts) | Q(request__on_behalf_of=person))
         .select_related("holder", "request__profile__endpoint")
         .prefetch_related(Prefetch("credentials", queryset=Credential.objects.order_by("-id")))
     )
@@ -127,7 +128,7 @@ def holding(person: User, now: dt.datetime) -> Holding:
         owned=person.owns_groups.count(),
         invitations=person.invitations.filter(used_at=None, expires_at__gt=now).count(),
         pending=AccessRequest.objects.filter(
-            requester__in=accounts, state=RequestState.PENDING
+            Q(requester__in=accounts) | Q(on_behalf_of=person), state=RequestState.PENDING
         ).count(),
         reviews=Route.objects.filter(person=person, waiting=True).count(),
         endpoints=list(person.owned_endpoints.filter(retired_at=None)),

@@ -20,6 +20,7 @@ from django.db.models import (
 from django.db.models.functions import Cast, Coalesce
 
 from accessrequests.models import GrantRaise
+from accounts.behalf import let_by
 from audit.clock import ClockTimestamp
 from credentials import vault
 from credentials.models import Credential, UpstreamSecret, Use
@@ -102,10 +103,12 @@ def usable_key(endpoint: str) -> vault.Kept | None:
 def holding(credentials: Iterable[uuid.UUID]) -> dict[uuid.UUID, Holds]:
     """Those of these credentials that hold, by PostgreSQL's clock and rows.
 
-    Nothing here waits for a worker: a grant past its end or ended, a deactivated holder, a retired
-    endpoint and an emergency stop count from the moment they're true; that nothing handed out under
-    it is good any more, a few seconds later.
+    Nothing here waits for a worker: a grant past its end or ended, a deactivated holder, a person
+    who no longer lets it be held on their behalf, a retired endpoint and an emergency stop count
+    from the moment they're true; that nothing handed out under it is good any more, a few seconds
+    later.
     """
+    behalf = "grant__request__on_behalf_of"
     endpoint = "grant__request__profile__endpoint"
     stopped = EmergencyStop.objects.against(
         OuterRef(endpoint), OuterRef("grant__request__decided_at")
@@ -115,6 +118,8 @@ def holding(credentials: Iterable[uuid.UUID]) -> dict[uuid.UUID, Holds]:
         Credential.objects.filter(
             ~Exists(stopped),
             Q(expires_at=None) | Q(expires_at__gt=ClockTimestamp() - REFRESHING),
+            Q(**{behalf: None})
+            | (Q(**{f"{behalf}__is_active": True}) & let_by(behalf, "grant__holder")),
             pk__in=list(credentials),
             state=CredentialState.ACTIVE,
             grant__ended_at=None,

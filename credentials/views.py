@@ -45,6 +45,7 @@ def _with_parts(rows: Grants) -> Grants:
     return rows.select_related(
         "holder",
         "request__requester",
+        "request__on_behalf_of",
         "request__profile__endpoint__owner",
         "request__profile__reviewers",
         "request__extends",

@@ -48,7 +48,9 @@ def calls_inside(user: User) -> Any:
 
 def with_parts(rows: Grants) -> Grants:
     """With all that a row of the live page shows."""
-    return rows.select_related("holder", "request__profile__endpoint", "meter").prefetch_related(
+    return rows.select_related(
+        "holder", "request__on_behalf_of", "request__profile__endpoint", "meter"
+    ).prefetch_related(
         "raises",
         Prefetch(
             "credentials",

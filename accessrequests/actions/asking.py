@@ -29,6 +29,7 @@ from accessrequests.routing import (
 )
 from accessrequests.states import RequestState
 from accounts import stepup
+from accounts.behalf import person_behind
 from accounts.door import fetch
 from accounts.models import User
 from accounts.stepup import Action, Proofs, Purpose
@@ -43,6 +44,8 @@ from endpoints.scope import Scope
 
 JUSTIFICATION_LENGTH = 2000
 TICKET_LENGTH = 100
+RUN_LENGTH = 200
+TASK_LENGTH = 1000
 MOST_TOGETHER = 20
 
 
@@ -68,6 +71,9 @@ class Preview:
     ruling: Ruling
     steps: list[RoutedStep]
     may_break_glass: bool
+    on_behalf_of: User | None = None
+    run: str = ""
+    task: str = ""
     missing: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -127,6 +133,54 @@ def _raised(by: User, profile: AccessProfile, pk: uuid.UUID | str, now: dt.datet
     return grant
 
 
+@dataclass(frozen=True)
+class _Agent:
+    """What a service account says of itself: for whom, in which run, to do what."""
+
+    person: User | None
+    run: str
+    task: str
+
+
+def _agent(
+    by: User,
+    profile: AccessProfile,
+    on_behalf_of: str,
+    run: str,
+    task: str,
+    builds_on: Grant | None,
+    errors: dict[str, str],
+) -> _Agent:
+    """The same, checked. `builds_on` is the grant that is extended or raised, which stays with
+    the person whose it is."""
+    run, task = run.strip(), _plain_text("task", task, TASK_LENGTH, errors)
+    if len(run) > RUN_LENGTH or not run.isprintable():
+        errors["run"] = f"Must be one line of at most {RUN_LENGTH} plain characters."
+    if not by.is_service:
+        given = {"on_behalf_of": on_behalf_of, "run": run, "task": task}
+        errors |= {
+            name: "Only service accounts say this: a person asks for themself."
+            for name, text in given.items()
+            if text
+        }
+        return _Agent(None, "", "")
+    whose = builds_on.request.on_behalf_of if builds_on is not None else None
+    email = on_behalf_of or (whose.email if whose is not None else "")
+    person = person_behind(by, email) if email else None
+    if email and person is None:
+        # In the same words for who doesn't exist: agents don't learn who does.
+        errors["on_behalf_of"] = f"{email} has not let this agent act for them."
+    elif builds_on is not None and person != whose:
+        errors["on_behalf_of"] = (
+            f"That grant is held on behalf of {whose.email}: so is what builds on it."
+            if whose is not None
+            else "That grant is held on nobody’s behalf: so is what builds on it."
+        )
+    elif person is not None and not profile.requesters.has(person):
+        errors["on_behalf_of"] = f"{email} may not ask for this profile, so nobody may for them."
+    return _Agent(person, run, task)
+
+
 def preview_request(
     *,
     by: User,
@@ -140,12 +194,16 @@ def preview_request(
     break_glass: bool = False,
     extends: uuid.UUID | str | None = None,
     raises: uuid.UUID | str | None = None,
+    on_behalf_of: str = "",
+    run: str = "",
+    task: str = "",
 ) -> Preview:
     """What filing this request would lead to, without filing it.
 
     Duration and what `models` and `scope` don't name default to the policy's and the profile's, or
     to the extended grant's. `raises` asks for larger budgets of a grant that goes on as it is, and
-    for nothing else.
+    for nothing else. A service account may name the person `on_behalf_of` whom it asks, by e-mail
+    address, its `run`, and its `task`; the ask is judged as its own and as that person's.
     Raises InvalidInput for a profile that this person may not ask for and for all that is beyond
     a limit; a ticket or justification that isn't there yet is only named as missing.
     """
@@ -172,6 +230,7 @@ def preview_request(
             raise InvalidInput({"raises": "It changes the budgets of a grant, and nothing else."})
         # To the second: it's kept, and said.
         duration = dt.timedelta(seconds=(held.ends_at - now) // dt.timedelta(seconds=1))
+    agent = _agent(by, profile, on_behalf_of, run, task, extended or held, errors)
     holds = effective_for(profile)
     if duration is None:
         allowed = holds.break_glass if break_glass else None
@@ -202,6 +261,9 @@ def preview_request(
         extension=extends is not None,
         raises=held is not None,
         break_glass=break_glass,
+        on_behalf_of=agent.person,
+        run=agent.run,
+        task=agent.task,
     )
     ruling = holds.decide(facts)
     missing = {
@@ -218,11 +280,11 @@ def preview_request(
         RoutedStep(
             needed.step,
             needed.skipped,
-            people(needed.step.reviewers, profile, by),
+            people(needed.step.reviewers, profile, by, agent.person),
             [
                 person
                 for entry in needed.step.escalation
-                for person in people(entry.to, profile, by)
+                for person in people(entry.to, profile, by, agent.person)
             ],
         )
         for needed in ruling.steps
@@ -254,7 +316,11 @@ def preview_request(
         effective=holds,
         ruling=ruling,
         steps=steps,
-        may_break_glass=holds.may_break_glass(facts.groups),
+        may_break_glass=holds.may_break_glass(facts.groups)
+        and holds.may_break_glass(facts.as_person().groups),
+        on_behalf_of=agent.person,
+        run=agent.run,
+        task=agent.task,
         missing=missing,
     )
 
@@ -305,14 +371,17 @@ def file_request(
     break_glass: bool = False,
     extends: uuid.UUID | str | None = None,
     raises: uuid.UUID | str | None = None,
+    on_behalf_of: str = "",
+    run: str = "",
+    task: str = "",
     proofs: Proofs = stepup.NONE,
     together: uuid.UUID | None = None,
 ) -> AccessRequest:
     """Ask for access.
 
     Where policy decides by itself, or for break-glass, the grant begins in the same transaction.
-    `proofs` are the asking person's. Raises InvalidInput, naming each field at fault, and
-    StepUpNeeded; nothing is written then.
+    `proofs` are the asking person's; for whom an agent asks is as in preview_request. Raises
+    InvalidInput, naming each field at fault, and StepUpNeeded; nothing is written then.
     """
     errors: dict[str, str] = {}
     justification = _plain_text("justification", justification, JUSTIFICATION_LENGTH, errors)
@@ -334,6 +403,9 @@ def file_request(
             break_glass=break_glass,
             extends=extends,
             raises=raises,
+            on_behalf_of=on_behalf_of,
+            run=run,
+            task=task,
         )
     except InvalidInput as error:
         if not justification:
@@ -378,6 +450,9 @@ def _file(
         extends=asked.extends,
         raises=asked.raises,
         together=together,
+        on_behalf_of=asked.on_behalf_of,
+        run=asked.run,
+        task=asked.task,
         policy=asked.effective.snapshot(asked.ruling) | {"ceiling": profile.scope},
         pending_until=pending_until,
         decide_by=decide_by,
@@ -385,7 +460,10 @@ def _file(
     for at, routed in enumerate(asked.steps):
         if not routed.skipped and not asked.automatic:
             lay_routes(request, at, routed.step.reviewers, waiting=False)
-    concerned = (profile.endpoint, profile)
+    concerned = (profile.endpoint, profile, *filter(None, [asked.on_behalf_of]))
+    agents = {"run": asked.run, "task": asked.task}
+    if asked.on_behalf_of is not None:
+        agents["on_behalf_of"] = asked.on_behalf_of.email
     record(
         Event.REQUEST_FILED,
         by=by,
@@ -397,7 +475,9 @@ def _file(
         waits_for=[person.email for person in asked.reviewers],
         **({"extends": str(asked.extends.pk)} if asked.extends else {}),
         **({"raises": str(asked.raises.pk)} if asked.raises else {}),
+        **{name: text for name, text in agents.items() if text},
     )
+    notices.asked_for_you(request)
     if asked.automatic:
         decide(request, RequestState.APPROVED, by=None, how=_policy_names(request))
         record(

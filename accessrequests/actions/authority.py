@@ -10,7 +10,7 @@ from accessrequests.policy.effective import Effective, Ruling
 from accessrequests.policy.facts import Facts
 from accessrequests.routing import in_words, may_decide, people, unfilled
 from accessrequests.states import RequestState
-from accounts.linked import are_linked
+from accounts.behalf import may_act_for
 from accounts.models import User
 from audit import clock
 from broker.errors import AuthorityLost
@@ -20,9 +20,9 @@ from endpoints.models import EmergencyStop
 def check_authority(request: AccessRequest) -> None:
     """Raise AuthorityLost unless all that this request rests on holds at this moment.
 
-    No emergency stop is against it, the requester is active and may still ask for it, profile and
-    endpoint are open, scope and duration are within the profile as it is now, and the policy as it
-    is now has no objection.
+    No emergency stop is against it, the requester is active and may still ask for it, as may the
+    person on whose behalf they do, who still lets them; profile and endpoint are open, scope and
+    duration are within the profile as it is now, and the policy as it is now has no objection.
     Once it is approved, whoever approved it still could, and in the number that is needed now.
     """
     profile, requester = request.profile, request.requester
@@ -33,6 +33,8 @@ def check_authority(request: AccessRequest) -> None:
         raise AuthorityLost(f"{profile} was retired.")
     if not profile.requesters.has(requester):
         raise AuthorityLost(f"{requester} is no longer in {profile.requesters}.")
+    if request.on_behalf_of is not None:
+        _check_behalf(request, request.on_behalf_of)
     grant = request.raises
     if grant is not None and (grant.ended_at is not None or grant.ends_at <= clock.now()):
         raise AuthorityLost("The grant whose budget it would raise has ended; ask anew.")
@@ -43,6 +45,17 @@ def check_authority(request: AccessRequest) -> None:
         check_consent(request)
     else:
         _unobjected(request)
+
+
+def _check_behalf(request: AccessRequest, person: User) -> None:
+    if not User.objects.active().filter(pk=person.pk).exists():
+        raise AuthorityLost(f"{person}, for whom it is, was deactivated.")
+    if not may_act_for(request.requester, person):
+        raise AuthorityLost(f"{person} no longer lets {request.requester} act for them.")
+    if not request.profile.requesters.has(person):
+        raise AuthorityLost(
+            f"{person}, for whom it is, is no longer in {request.profile.requesters}."
+        )
 
 
 def check_grant_authority(grant: Grant) -> None:
@@ -98,9 +111,7 @@ def _changes(request: AccessRequest, holds: Effective) -> str:
 
 def _counts(request: AccessRequest, review: Review) -> bool:
     """Whether this approval counts at this moment: its reviewer could still give it."""
-    return not are_linked(review.reviewer, request.requester) and may_decide(
-        review.reviewer, request, review.step
-    )
+    return not request.is_own(review.reviewer) and may_decide(review.reviewer, request, review.step)
 
 
 def _counting(request: AccessRequest) -> list[Review]:
@@ -169,9 +180,9 @@ def _check_current_steps(
     for needed in ruling.steps:
         if needed.skipped:
             continue
-        who = {p.pk for p in people(needed.step.reviewers, request.profile, request.requester)}
-        for entry in needed.step.escalation:
-            who |= {p.pk for p in people(entry.to, request.profile, request.requester)}
+        named = [needed.step.reviewers, *(entry.to for entry in needed.step.escalation)]
+        whose = (request.requester, request.on_behalf_of)
+        who = {p.pk for each in named for p in people(each, request.profile, *whose)}
         slots += [(needed.step.name, who & free)] * needed.step.approvals
     lacking = unfilled([candidates for _, candidates in slots])
     if lacking is not None:

@@ -17,6 +17,7 @@ from accessrequests.models import AccessRequest, Grant, Route
 from accessrequests.policy.document import Reviewers
 from accessrequests.routing import escalate_at, lay_routes
 from accessrequests.states import RequestState
+from accounts.behalf import let_by
 from audit import clock
 from audit.events import Event
 from audit.record import record
@@ -67,9 +68,19 @@ def expire_requests(*, most: int = 500) -> int:
 
 
 def _take_back() -> int:
-    """Take back what was asked by people who are deactivated since; how much."""
-    gone = Q(requester__is_active=False) | Q(requester__owner__is_active=False)
-    due = _claimed().filter(gone, state=RequestState.PENDING)[:MOST]
+    """Take back what was asked by or for people who are deactivated since, and by agents whom
+    their person no longer lets; how much."""
+    gone = (
+        Q(requester__is_active=False)
+        | Q(requester__owner__is_active=False)
+        | Q(on_behalf_of__is_active=False)
+    )
+    unlet = Q(on_behalf_of__isnull=False) & ~let_by("on_behalf_of", "requester")
+    return _cancel(gone, "requester_deactivated") + _cancel(unlet, "consent_taken_back")
+
+
+def _cancel(lost: Q, reason: str) -> int:
+    due = _claimed().filter(lost, state=RequestState.PENDING)[:MOST]
     for request in due:
         decide(request, RequestState.CANCELLED, by=None)
         record(
@@ -77,7 +88,7 @@ def _take_back() -> int:
             by=None,
             about=request,
             related=(request.profile.endpoint, request.requester),
-            reason="requester_deactivated",
+            reason=reason,
         )
         notices.cancelled(request)
     return len(due)

@@ -10,7 +10,6 @@ from accessrequests.models import AccessRequest, Comment, HandOver
 from accessrequests.permissions import check_comment, check_review
 from accessrequests.routing import may_decide
 from accounts.door import fetch
-from accounts.linked import are_linked
 from accounts.models import User
 from audit.events import Event
 from audit.record import record
@@ -40,7 +39,7 @@ def comment(
         raise InvalidInput({"text": "Write what you want to say."})
     if len(text) > COMMENT_LENGTH or "\x00" in text:
         raise InvalidInput({"text": f"Must be at most {COMMENT_LENGTH} plain characters."})
-    if kind == Comment.Kind.QUESTION and are_linked(by, request.requester):
+    if kind == Comment.Kind.QUESTION and request.is_own(by):
         raise InvalidInput({"kind": "A question is for the requester; write a comment."})
     if request.comments.count() >= MOST_COMMENTS:
         raise InvalidInput({"text": f"There are {MOST_COMMENTS} comments already: talk it over."})
@@ -77,7 +76,7 @@ def hand_over(*, by: User, request_id: uuid.UUID | str, to: str, note: str = "")
         raise InvalidInput({"to": "That is you."})
     if (
         other is None
-        or are_linked(other, request.requester)
+        or request.is_own(other)
         or not may_decide(other, request, request.step)
         or request.reviews.filter(reviewer=other).exists()
     ):

@@ -15,6 +15,7 @@ from accessrequests.api.requests import SHOWN, RequestFilter, RequestSerializer
 from accessrequests.figures import PERIODS, figures
 from accessrequests.models import AccessRequest, Review, Route
 from accessrequests.models.figures import WAITS
+from accessrequests.models.requests import own_of
 from accessrequests.queue import waiting_for
 from accounts.api import VisibleViewSet, caller
 from accounts.scope_permission import check_everywhere, within
@@ -143,7 +144,7 @@ class ApprovalViewSet(mixins.ListModelMixin, VisibleViewSet[Route]):
             Q(Exists(Review.objects.filter(request=OuterRef("pk"), reviewer=user)))
             | Q(Exists(Route.objects.to(user).filter(request=OuterRef("pk")))),
             decided_at__isnull=False,
-        ).exclude(Q(requester=user) | Q(requester__owner=user))
+        ).exclude(own_of(user))
         found = within(request, found, "profile__endpoint")
         rows: Any = self.paginate_queryset(self.filter_queryset(found.order_by()))
         return self.get_paginated_response(RequestSerializer(rows, many=True).data)

@@ -6,7 +6,12 @@ from typing import Any
 from rest_framework import serializers
 
 from accessrequests import actions
-from accessrequests.actions.asking import MOST_TOGETHER, TICKET_LENGTH
+from accessrequests.actions.asking import (
+    MOST_TOGETHER,
+    RUN_LENGTH,
+    TASK_LENGTH,
+    TICKET_LENGTH,
+)
 from accessrequests.outlook import seen
 from accounts.api import StrictSerializer
 from accounts.models import User
@@ -40,6 +45,23 @@ class AskSerializer(StrictSerializer):
     ticket = serializers.CharField(required=False, allow_blank=True, max_length=TICKET_LENGTH)
     break_glass = serializers.BooleanField(
         required=False, help_text="access before its review, where the policy lets you"
+    )
+    on_behalf_of = serializers.EmailField(
+        required=False,
+        help_text="of a service account: the person for whom it asks, who has let it; their "
+        "rights are its ceiling",
+    )
+    run = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        max_length=RUN_LENGTH,
+        help_text="of a service account: the id or URL of its run",
+    )
+    task = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        max_length=TASK_LENGTH,
+        help_text="of a service account: what it is about to do",
     )
 
 

@@ -80,6 +80,13 @@ class RequestRows(serializers.ListSerializer[Any]):
 
 class RequestSerializer(serializers.ModelSerializer[AccessRequest]):
     requester = serializers.EmailField(source="requester.email", read_only=True)
+    on_behalf_of = serializers.EmailField(
+        source="on_behalf_of.email",
+        read_only=True,
+        allow_null=True,
+        default=None,
+        help_text="for whom an agent asks",
+    )
     endpoint = serializers.SlugField(source="profile.endpoint.slug", read_only=True)
     scope = ScopeSerializer(read_only=True)
     duration = DurationField(read_only=True)
@@ -112,6 +119,9 @@ class RequestSerializer(serializers.ModelSerializer[AccessRequest]):
             "profile",
             "endpoint",
             "requester",
+            "on_behalf_of",
+            "run",
+            "task",
             "scope",
             "duration",
             "starts_at",
@@ -208,7 +218,7 @@ class RequestFilter(django_filters.FilterSet):
 
 # What a request is shown with, in a constant number of queries.
 SHOWN = AccessRequest.objects.select_related(
-    "profile__endpoint", "requester", "grant"
+    "profile__endpoint", "requester", "on_behalf_of", "grant"
 ).prefetch_related("reviews__reviewer")
 
 

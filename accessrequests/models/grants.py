@@ -24,17 +24,21 @@ LACKING = """-- Steps that have fewer approvals than the request's own policy as
                                 WHERE review.request_id = asked.id
                                     AND review.verdict = 'approve'
                                     AND review.step = place - 1
-                                    AND review.reviewer_id <> asked.requester_id);"""
+                                    AND review.reviewer_id <> asked.requester_id
+                                    AND review.reviewer_id
+                                        IS DISTINCT FROM asked.on_behalf_of_id);"""
 
 
 class Grants(models.QuerySet["Grant"]):
     def visible_to(self, user: User) -> "Grants":
-        """One's own, and those that one may review or end; everything for auditors."""
+        """One's own, those that agents hold on one's behalf, and those that one may review or end;
+        everything for auditors."""
         if user.sees_everything:
             return self
         return self.filter(
             Q(holder=user)
             | Q(holder__owner=user)
+            | Q(request__on_behalf_of=user)
             | reviewed_by(user, "request__profile__")
             | Q(request__profile__endpoint__owner=user)
             | Exists(Route.objects.to(user).filter(request=OuterRef("request")))

@@ -5,6 +5,7 @@ from django.db import models
 from django.db.models import Exists, F, OuterRef, Q
 
 from accessrequests.states import REQUEST_MOVES, RequestState, pairs
+from accounts.linked import are_linked
 from accounts.models import Group, Membership, User
 from audit.clock import ClockTimestamp
 from audit.ids import new_id
@@ -31,10 +32,18 @@ def reviewed_by(user: User, path: str) -> Q:
     return Q(**{f"{path}reviewers__in": groups_of(user)})
 
 
+def own_of(user: User, path: str = "") -> Q:
+    """Requests at `path` that `is_own` is true of."""
+    own = Q()
+    for each in ("requester", "requester__owner", "on_behalf_of"):
+        own |= Q(**{f"{path}{each}": user})
+    return own
+
+
 class AccessRequests(models.QuerySet["AccessRequest"]):
     def visible_to(self, user: User) -> "AccessRequests":
-        """One's own and one's service accounts', and those that one may review or has reviewed;
-        everything for auditors."""
+        """One's own, one's service accounts' and what agents ask on one's behalf, and those that
+        one may review or has reviewed; everything for auditors."""
         if user.sees_everything:
             return self
         from accessrequests.models.reviews import Review  # which imports this module
@@ -44,6 +53,7 @@ class AccessRequests(models.QuerySet["AccessRequest"]):
         return self.filter(
             Q(requester=user)
             | Q(requester__owner=user)
+            | Q(on_behalf_of=user)
             | reviewed_by(user, "profile__")
             | Exists(routed)
             | Exists(reviewed)
@@ -82,6 +92,17 @@ class AccessRequest(models.Model):
         help_text="asks for larger budgets of it, and for nothing else",
     )
     together = models.UUIDField(null=True, help_text="shared by all that were asked for at once")
+    on_behalf_of = models.ForeignKey(
+        User,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="asked_for_by_agents",
+        help_text="for whom an agent asks; their rights are its ceiling",
+    )
+    run = models.CharField(max_length=200, blank=True, default="", help_text="of an agent: which")
+    task = models.CharField(
+        max_length=1000, blank=True, default="", help_text="of an agent: what it is about to do"
+    )
     step = models.PositiveSmallIntegerField(default=0, help_text="of its policy, from 0")
     step_since = models.DateTimeField(db_default=ClockTimestamp())
     decide_by = models.DateTimeField(help_text="when a decision comes too late")
@@ -119,6 +140,11 @@ class AccessRequest(models.Model):
             models.Index(
                 fields=["together"], condition=Q(together__isnull=False), name="request_together"
             ),
+            models.Index(
+                fields=["on_behalf_of", "-id"],
+                condition=Q(on_behalf_of__isnull=False),
+                name="request_on_behalf_of",
+            ),
         ]
         constraints = [
             models.CheckConstraint(
@@ -137,6 +163,10 @@ class AccessRequest(models.Model):
                 condition=~Q(automatic=True, break_glass=True)
                 & ~Q(break_glass=True, extends__isnull=False),
                 name="request_one_way_of_consent",
+            ),
+            models.CheckConstraint(
+                condition=Q(on_behalf_of=None) | ~Q(on_behalf_of=F("requester")),
+                name="request_on_behalf_of_another",
             ),
             models.CheckConstraint(
                 condition=Q(raises=None) | Q(extends=None, break_glass=False, starts_at=None),
@@ -174,6 +204,9 @@ class AccessRequest(models.Model):
                     "raises",
                     "together",
                     "decide_by",
+                    "on_behalf_of",
+                    "run",
+                    "task",
                 ],
             ),
             pgtrigger.Trigger(
@@ -194,6 +227,25 @@ class AccessRequest(models.Model):
                         OR NEW.policy -> 'steps' IS NULL
                     THEN
                         RAISE EXCEPTION 'request % does not begin pending', NEW.id
+                            USING ERRCODE = 'check_violation';
+                    END IF;
+                    RETURN NEW;
+                """,
+            ),
+            pgtrigger.Trigger(
+                name="request_by_an_agent",
+                when=pgtrigger.Before,
+                operation=pgtrigger.Insert,
+                condition=pgtrigger.Condition(
+                    "NEW.on_behalf_of_id IS NOT NULL OR NEW.run <> '' OR NEW.task <> ''"
+                ),
+                func="""
+                    IF EXISTS (SELECT 1 FROM accounts_user
+                            WHERE id = NEW.requester_id AND owner_id IS NULL)
+                        OR EXISTS (SELECT 1 FROM accounts_user
+                            WHERE id = NEW.on_behalf_of_id AND owner_id IS NOT NULL)
+                    THEN
+                        RAISE EXCEPTION 'request % is not of an agent for a person', NEW.id
                             USING ERRCODE = 'check_violation';
                     END IF;
                     RETURN NEW;
@@ -237,6 +289,18 @@ class AccessRequest(models.Model):
 
     def __str__(self) -> str:
         return f"{self.requester} on {self.profile}"
+
+    def is_own(self, user: User) -> bool:
+        """Whether deciding it would be deciding for oneself: they ask, answer for the service
+        account that does, or it's asked on their behalf."""
+        return are_linked(user, self.requester) or self.on_behalf_of_id == user.pk
+
+    @property
+    def asker(self) -> str:
+        """Who asks, and for whom where that's somebody else."""
+        if self.on_behalf_of is None:
+            return str(self.requester)
+        return f"{self.requester} (agent) for {self.on_behalf_of}"
 
     @property
     def asked(self) -> Scope:

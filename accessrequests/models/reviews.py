@@ -51,7 +51,9 @@ class Review(models.Model):
                         WHERE id = NEW.request_id FOR UPDATE;
                     SELECT * INTO requester FROM accounts_user WHERE id = asked.requester_id;
                     SELECT * INTO reviewer FROM accounts_user WHERE id = NEW.reviewer_id;
-                    IF requester.id = reviewer.id OR requester.owner_id = reviewer.id THEN
+                    IF requester.id = reviewer.id OR requester.owner_id = reviewer.id
+                        OR asked.on_behalf_of_id = reviewer.id
+                    THEN
                         RAISE EXCEPTION 'nobody reviews their own request (%)', asked.id
                             USING ERRCODE = 'check_violation';
                     END IF;

@@ -26,7 +26,7 @@ from accessrequests.policy.document import (
     errors_by_key,
 )
 from accessrequests.policy.effective import Effective, Ruling, Source, effective
-from accessrequests.policy.facts import Facts
+from accessrequests.policy.facts import Behalf, Facts
 from accounts import plain_yaml
 from broker.errors import InvalidInput
 from endpoints.kinds import Revocation
@@ -63,6 +63,12 @@ class _Requester(Part):
     on_call: Flag = False
 
 
+class _Behalf(Part):
+    email: Email = "somebody@example.com"
+    groups: tuple[Slug, ...] = ()
+    on_call: Flag = False
+
+
 Limit = Annotated[int, Field(ge=1, strict=True)] | None
 
 
@@ -83,6 +89,8 @@ class _Request(Part):
     starts_in: Duration | None = None
     extension: Flag = False
     raises: Flag = False
+    run: str = ""
+    task: str = ""
 
 
 def _step(value: object) -> object:
@@ -121,6 +129,7 @@ class Case(Part):
 
     name: Sentence
     requester: _Requester = _Requester()
+    behalf: _Behalf | None = None
     request: _Request
     now: AwareDatetime = NOW
     expect: _Expected
@@ -233,7 +242,7 @@ def _outcome(case: Case, file: CaseFile, documents: Sequence[PolicyDocument], li
 
 
 def _facts(case: Case, slug: str, profile: str, endpoint: _Endpoint, holds: Effective) -> Facts:
-    requester, request = case.requester, case.request
+    requester, request, behalf = case.requester, case.request, case.behalf
     break_glass = case.expect.break_glass is not None
     usual = holds.default_duration
     if break_glass and holds.break_glass is not None:
@@ -268,6 +277,12 @@ def _facts(case: Case, slug: str, profile: str, endpoint: _Endpoint, holds: Effe
         concurrency=request.concurrency,
         token_budget=request.token_budget,
         cost_budget=Decimal(request.cost_budget) if request.cost_budget else None,
+        agent=requester.kind == "service",
+        behalf=None
+        if behalf is None
+        else Behalf(behalf.email, frozenset(behalf.groups), behalf.on_call),
+        run=request.run,
+        task=request.task,
     )
 
 

@@ -73,6 +73,16 @@ VARIABLES: dict[str, dict[str, Variable] | Variable] = {
             "bool", "whether it asks for larger budgets of a grant, and no more time"
         ),
         "break_glass": Variable("bool", "whether the access is wanted before a review"),
+        "agent": Variable("bool", "whether a service account asks, for somebody or for itself"),
+        "on_behalf_of": Variable("text", "address of the person for whom it asks, or ''"),
+        "run": Variable("text", "its run, as the service account has it, or ''"),
+        "task": Variable("text", "what the service account says that it is about to do, or ''"),
+    },
+    "behalf": {
+        "groups": Variable(
+            "list of text", "slugs of the groups of the person for whom it asks; else empty"
+        ),
+        "on_call": Variable("bool", "whether one of those groups is an on-call rota"),
     },
     "profile": {
         "kind": Variable("text", "what is handed out, such as 'gateway_token' or 'static_secret'"),
@@ -506,7 +516,12 @@ def _sample(number: int, *, now: dt.datetime) -> dict[str, Any]:
             "extension": number == 2,
             "raises": number == 1,
             "break_glass": number == 3,
+            "agent": service,
+            "on_behalf_of": "a0@example.com" if service else "",
+            "run": "run-1" if service else "",
+            "task": "Words." if service else "",
         },
+        "behalf": {"groups": words if service else [], "on_call": service},
         "profile": {
             "kind": ("gateway_token", "static_secret", "jwt", "database")[number],
             "revocation": ("immediate", "by_rotation", "by_expiry", "immediate")[number],

@@ -155,7 +155,27 @@ class Effective:
         return allowed is not None and not set(allowed.groups).isdisjoint(groups)
 
     def decide(self, facts: Facts) -> Ruling:
-        """What this ask would come to."""
+        """What this ask would come to. Where an agent asks on somebody's behalf, the stricter of
+        what it comes to for the agent and for that person: their rights are its ceiling."""
+        ruling = self._decide(facts)
+        if facts.behalf is None:
+            return ruling
+        theirs = self._decide(facts.as_person())
+        problems = {
+            name: f"For {facts.behalf.email}: {message}"
+            for name, message in theirs.problems.items()
+            if name not in ruling.problems
+        }
+        return Ruling(
+            ruling.problems | problems,
+            ruling.automatic and theirs.automatic,
+            tuple(
+                NeededStep(agents.step, agents.skipped and persons.skipped)
+                for agents, persons in zip(ruling.steps, theirs.steps, strict=True)
+            ),
+        )
+
+    def _decide(self, facts: Facts) -> Ruling:
         problems = self._problems(facts)
         variables = facts.for_cel()
         for constraint in self.constraints:

@@ -2,9 +2,9 @@
 
 import datetime as dt
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, Self
 
 from endpoints.scope import MOST
 
@@ -23,6 +23,15 @@ def _number(limit: int | Decimal | None) -> int:
     """A limit as CEL takes it: a whole number, an amount rounded up so that a condition on it is
     never met by less than the whole; where there is none, more than any limit can be."""
     return NO_LIMIT if limit is None else math.ceil(limit)
+
+
+@dataclass(frozen=True)
+class Behalf:
+    """The person on whose behalf an agent asks."""
+
+    email: str
+    groups: frozenset[str]
+    on_call: bool
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,22 @@ class Facts:
     raises: bool = False
     credential: str = "gateway_token"
     revocation: str = "immediate"
+    agent: bool = False
+    behalf: Behalf | None = None
+    run: str = ""
+    task: str = ""
+
+    def as_person(self) -> Self:
+        """The same ask as if the person on whose behalf it is made asked themself."""
+        if self.behalf is None:
+            return self
+        return replace(
+            self,
+            email=self.behalf.email,
+            groups=self.behalf.groups,
+            is_service=False,
+            on_call=self.behalf.on_call,
+        )
 
     def for_cel(self) -> dict[str, Any]:
         """The variables of an expression: see `cel.VARIABLES`."""
@@ -91,6 +116,14 @@ class Facts:
                 "extension": self.extension,
                 "raises": self.raises,
                 "break_glass": self.break_glass,
+                "agent": self.agent,
+                "on_behalf_of": self.behalf.email if self.behalf else "",
+                "run": self.run,
+                "task": self.task,
+            },
+            "behalf": {
+                "groups": sorted(self.behalf.groups) if self.behalf else [],
+                "on_call": self.behalf is not None and self.behalf.on_call,
             },
             "endpoint": {
                 "slug": self.endpoint,

@@ -1,6 +1,7 @@
 """The portal's pages about requests: asking on one side, deciding on the other."""
 
 from accessrequests.views.absences import absence_drop, absences
+from accessrequests.views.agents import agent_take_back, agents
 from accessrequests.views.approvals import (
     approvals,
     approvals_decide,
@@ -38,6 +39,8 @@ from accessrequests.views.together import request_together, together_preview
 __all__ = [
     "absence_drop",
     "absences",
+    "agent_take_back",
+    "agents",
     "approvals",
     "approvals_decide",
     "approvals_decided",

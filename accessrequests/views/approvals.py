@@ -243,9 +243,12 @@ def approvals_decided(request: HttpRequest) -> HttpResponse:
     if last is not None:
         rows = rows.filter(Q(at__lt=last.at) | Q(at=last.at, id__lt=last.pk), at__lte=last.at)
     found = list(
-        rows.select_related("request__requester", "request__profile__endpoint", "request__grant")[
-            : desk.SHOWN + 1
-        ]
+        rows.select_related(
+            "request__requester",
+            "request__on_behalf_of",
+            "request__profile__endpoint",
+            "request__grant",
+        )[: desk.SHOWN + 1]
     )
     shown = found[: desk.SHOWN]
     context = {
@@ -265,7 +268,7 @@ def approvals_others(request: HttpRequest) -> HttpResponse:
     before = _uuid(request.GET.get("before", ""))
     rows = (
         AccessRequest.objects.filter(pk__in=_decided_without(user, before))
-        .select_related("requester", "profile__endpoint", "grant")
+        .select_related("requester", "on_behalf_of", "profile__endpoint", "grant")
         .order_by("-pk")
     )
     found = list(rows)
@@ -286,6 +289,7 @@ def _decided_without(user: User, before: uuid.UUID | None) -> list[uuid.UUID]:
     rows = Route.objects.filter(
         ~Exists(decided),
         ~Q(request__requester=user),
+        ~Q(request__on_behalf_of=user),
         Q(request__break_glass=True, request__reviewed_at__isnull=False)
         | Q(request__break_glass=False) & ~Q(request__state=RequestState.PENDING),
     )

@@ -31,6 +31,7 @@ def visible(user: User) -> QuerySet[AccessRequest]:
     """The requests that this person may see, with all that a page says of each."""
     return AccessRequest.objects.visible_to(user).select_related(
         "requester",
+        "on_behalf_of",
         "profile__endpoint__owner",
         "profile__reviewers",
         "profile__requesters",
@@ -68,7 +69,7 @@ def detail(
     waits = still_waits(row, now)
     pending = row.state == RequestState.PENDING
     found = dossier(row, now)
-    mine = row.requester_id == user.pk or row.requester.owner_id == user.pk
+    mine = row.is_own(user)
     verdicts = [verdict for step in found.steps for verdict in step.verdicts]
     own = next((v for v in verdicts if v.review.reviewer_id == user.pk), None)
     decides = waits and own is None and can_review(user, row)

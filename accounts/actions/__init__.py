@@ -1,5 +1,6 @@
 """The verbs of accounts, a module for each noun."""
 
+from accounts.actions.agents import allow_agent, take_back_agent
 from accounts.actions.groups import (
     create_group,
     drop_owner,
@@ -45,6 +46,7 @@ __all__ = [
     "TRIES_PER_ACCOUNT",
     "TRIES_PER_ACCOUNT_AND_ADDRESS",
     "TRY_WINDOW",
+    "allow_agent",
     "change_password",
     "change_profile",
     "check_has_password",
@@ -73,6 +75,7 @@ __all__ = [
     "set_roles",
     "set_rota",
     "sign_in",
+    "take_back_agent",
     "token_owner",
     "warn_of_ends",
 ]

@@ -9,6 +9,7 @@ from django.db import transaction
 from django.db.models import F
 
 from accounts import telling
+from accounts.actions.agents import forget_consents
 from accounts.actions.groups import drop_owner, leave_group
 from accounts.actions.tokens import revoke_token
 from accounts.linked import check_second
@@ -250,6 +251,8 @@ def _strip(by: User | None, user: User) -> dict[str, int]:
     tokens = ApiToken.objects.filter(owner=user, revoked_at=None).select_related("owner")
     groups, owned = user.member_of.all(), user.owns_groups.all()
     found = {"sessions": sessions, "tokens": len(tokens), "groups": len(groups)}
+    if consents := forget_consents(by=by, user=user):
+        found["agent_consents"] = consents
     for token in tokens:
         revoke_token(by=by, token=token)
     for group in groups:

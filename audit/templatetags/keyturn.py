@@ -3,6 +3,7 @@
 import datetime as dt
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlsplit
 
 from django import template
 from django.http import HttpRequest
@@ -50,6 +51,18 @@ def figure(value: dt.timedelta) -> str:
 def seconds_from(moment: dt.datetime, now: dt.datetime) -> int:
     """How many seconds it is from now until then, at least 0."""
     return max(0, -(-(moment - now) // dt.timedelta(seconds=1)))
+
+
+@register.filter
+def is_web_address(text: str) -> bool:
+    """Whether a link to this leads to a web page, and to the host that its text shows."""
+    try:
+        parts = urlsplit(text)
+        known = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        return False
+    # Before an @ anything can stand that looks like another host; browsers read \ as /.
+    return known and "@" not in parts.netloc and "\\" not in text and text.isascii()
 
 
 @register.filter

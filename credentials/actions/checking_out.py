@@ -35,6 +35,7 @@ WRAPPED_FOR = 300
 RESTS_ON = (
     "holder",
     "request__requester",
+    "request__on_behalf_of",
     "request__profile__endpoint",
     "request__profile__requesters",
     "request__profile__reviewers",

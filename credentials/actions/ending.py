@@ -10,6 +10,7 @@ from accessrequests.actions.granting import followers
 from accessrequests.models import Grant
 from accessrequests.permissions import check_end
 from accessrequests.states import EndReason
+from accounts.behalf import let_by
 from accounts.door import fetch
 from accounts.models import Membership, User
 from audit import clock
@@ -67,16 +68,18 @@ def end_denied(grant: Grant, by: User) -> None:
 
 
 def end_due_grants() -> int:
-    """End grants whose time is up, whose holder, endpoint or holder's group is gone, or that an
-    emergency stop is against; how many.
+    """End grants whose time is up, whose holder, endpoint or holder's group is gone, likewise of
+    the person on whose behalf they are held, or who took their consent back, or that an emergency
+    stop is against; how many.
 
     Rows locked by another worker are its business.
     """
     moment = clock.now()
     open_grants = Grant.objects.filter(ended_at=None)
-    in_group = Membership.objects.filter(
-        user=OuterRef("holder"), group=OuterRef("request__profile__requesters")
-    )
+    group = OuterRef("request__profile__requesters")
+    in_group = Exists(Membership.objects.filter(user=OuterRef("holder"), group=group))
+    for_another = Q(request__on_behalf_of__isnull=False)
+    theirs = Membership.objects.filter(user=OuterRef("request__on_behalf_of"), group=group)
     due: list[tuple[QuerySet[Grant], EndReason]] = [
         (open_grants.filter(ends_at__lte=moment), EndReason.EXPIRED),
         (open_grants.filter(_gone_holder()), EndReason.REQUESTER_DEACTIVATED),
@@ -85,7 +88,12 @@ def end_due_grants() -> int:
             EndReason.ENDPOINT_RETIRED,
         ),
         # Whoever is deactivated leaves their groups too, maybe in this very moment.
-        (open_grants.filter(~_gone_holder(), ~Exists(in_group)), EndReason.GROUP_LOST),
+        (open_grants.filter(~_gone_holder(), ~in_group), EndReason.GROUP_LOST),
+        (
+            open_grants.filter(for_another, ~let_by("request__on_behalf_of", "holder")),
+            EndReason.REVOKED,
+        ),
+        (open_grants.filter(for_another, ~Exists(theirs)), EndReason.GROUP_LOST),
     ]
     count = 0
     for grants, reason in due:
@@ -95,8 +103,13 @@ def end_due_grants() -> int:
 
 
 def _gone_holder() -> Q:
-    """A service account goes with the person who answers for it."""
-    return Q(holder__is_active=False) | Q(holder__owner__is_active=False)
+    """A service account goes with the person who answers for it, and what it holds for another
+    with them."""
+    return (
+        Q(holder__is_active=False)
+        | Q(holder__owner__is_active=False)
+        | Q(request__on_behalf_of__is_active=False)
+    )
 
 
 def _batch(grants: QuerySet[Grant]) -> list[Grant]:

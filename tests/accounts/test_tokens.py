@@ -142,6 +142,7 @@ TAKES: dict[str, Verb | None] = {
     "POST grants/{}/credentials/refresh/": Verb.CHECK_OUT,
     "POST credentials/{}/unwrap/": Verb.CHECK_OUT,
     "POST grants/{}/end/": Verb.END,
+    "POST agents/{}/take-back/": Verb.END,
     "POST requests/{}/reviews/": Verb.REVIEW,
     "POST requests/{}/hand-over/": Verb.REVIEW,
     "POST reviews/": Verb.REVIEW,

@@ -15,9 +15,9 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from accessrequests.actions import note_absence
 from accessrequests.models import Absence, AccessRequest, Grant, Policy
 from accessrequests.states import RequestState
-from accounts.actions import create_token
+from accounts.actions import allow_agent, create_token
 from accounts.changes import propose
-from accounts.models import ApiToken, Change, User, WorkloadRule
+from accounts.models import AgentConsent, ApiToken, Change, User, WorkloadRule
 from accounts.stepup import HEADER, Action, Purpose
 from audit import clock
 from audit.events import Event
@@ -53,6 +53,7 @@ class Scene:
     change: Change
     token: ApiToken
     colleague: User
+    consent: AgentConsent
     rule: WorkloadRule
     people: dict[str, User]
 
@@ -74,6 +75,7 @@ class Scene:
             change=self.change.pk,
             token=self.token.pk,
             colleague=self.colleague.pk,
+            consent=self.consent.pk,
             group=self.grant.request.profile.requesters_id,
             slug=self.grant.request.profile.endpoint.slug,
         )
@@ -94,6 +96,7 @@ class Scene:
             Purpose(Action.ISSUER, str(self.rule.issuer_id)),
             Purpose(Action.ISSUER, str(self.rule.pk)),
             Purpose(Action.CHANGE, str(self.change.pk)),
+            Purpose(Action.AGENT),
             Purpose(Action.PEOPLE, str(self.colleague.pk)),
             *(Purpose(Action.TOKEN, str(user.pk)) for user in self.people.values()),
             Purpose(Action.PEOPLE, str(profile.requesters_id)),
@@ -126,6 +129,7 @@ def scene(committed_once: None, world: World) -> Scene:
         proofs=PROVED,
     )
     assert change is not None
+    agent = world.person(owner=world.person())
     return Scene(
         pending,
         grant,
@@ -139,6 +143,7 @@ def scene(committed_once: None, world: World) -> Scene:
         change,
         create_token(by=holder, owner=holder, name="A notebook")[0],
         world.person(profile.reviewers),
+        allow_agent(by=holder, agent=agent.email),
         world.rule(),
         {
             "holder": holder,
@@ -175,6 +180,11 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (READ, "approvals/decided/"): row(200, 200, 200, 200, 200, 200, 200),
     (READ, "approvals/figures/"): row(200, 200, 200, 200, 200, 200, 200),
     (READ, "absences/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "agents/"): row(200, 200, 200, 200, 200, 200, 200),
+    (WRITE, "agents/"): row(201, 201, 201, 201, 201, 201, 201),
+    # Whoever answers for the agent is none of these.
+    (READ, "agents/{consent}/"): row(200, 404, 404, 404, 200, 200, 404),
+    (WRITE, "agents/{consent}/take-back/"): row(200, 404, 404, 404, 403, 200, 404),
     (READ, "policies/"): row(200, 200, 200, 200, 200, 200, 200),
     (READ, "policies/schema/"): row(200, 200, 200, 200, 200, 200, 200),
     (READ, "policies/{policy}/"): row(404, 404, 404, 404, 200, 200, 404),
@@ -257,6 +267,7 @@ IN_PERSON = {
     (WRITE, "reviews/"),
     (WRITE, "tokens/"),
     (WRITE, "people/{colleague}/deactivate/"),
+    (WRITE, "agents/"),
     (WRITE, "groups/{group}/members/"),
     (WRITE, "groups/{group}/members/remove/"),
     (WRITE, "changes/{change}/approve/"),
@@ -317,6 +328,7 @@ def body_for(template: str, scene: Scene) -> dict[str, Any]:
         "requests/{pending}/hand-over/": {"to": scene.colleague.email},
         "reviews/": {"verdict": "approve", "requests": [str(scene.pending.pk)]},
         "changes/{change}/reject/": {"note": "Not on this team."},
+        "agents/": {"agent": scene.consent.agent.email},
         "groups/{group}/members/": {"person": scene.colleague.email, "reason": "Joins the team."},
         "groups/{group}/members/remove/": {"person": scene.people["teammate"].email},
         "absences/": {"ends_at": (clock.now() + dt.timedelta(hours=1)).isoformat()},

@@ -17,7 +17,7 @@ POLICY = """{"steps": [{"name": "Review", "approvals": 1, "skipped": false,
 REQUESTS = """
 INSERT INTO accessrequests_accessrequest (id, profile_id, requester_id, state, scope, duration,
     justification, policy, created_at, pending_until, decided_at, decided_by, ticket, automatic,
-    break_glass, step, step_since, decide_by, escalations)
+    break_glass, run, task, step, step_since, decide_by, escalations)
 SELECT lpad(to_hex(%(first)s + n), 32, '0')::uuid,
     (%(profiles)s::uuid[])[1 + n %% %(profile_count)s],
     (%(requesters)s::uuid[])[1 + n %% %(requester_count)s],
@@ -26,7 +26,8 @@ SELECT lpad(to_hex(%(first)s + n), 32, '0')::uuid,
     '{"models": ["demo-small"]}', interval '1 hour', 'Find out why an answer was wrong.',
     %(policy)s::jsonb, at.filed, at.filed + interval '1 day',
     CASE WHEN %(pending)s THEN NULL ELSE at.filed + interval '20 minutes' END,
-    CASE WHEN %(pending)s THEN '' ELSE 'Somebody' END, '', false, false, 0, at.filed,
+    CASE WHEN %(pending)s THEN '' ELSE 'Somebody' END, '', false, false,
+    '', '', 0, at.filed,
     at.filed + interval '1 day', 0
 FROM generate_series(1, %(count)s) AS n,
     LATERAL (SELECT clock_timestamp() - CASE WHEN %(pending)s THEN interval '1 second'

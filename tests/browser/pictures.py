@@ -22,6 +22,7 @@ from endpoints.models import EmergencyStop
 from tests.accounts.authenticator import code, later
 from tests.accounts.passkey import passkey_of
 from tests.browser import administering
+from tests.browser.acting import acting
 from tests.browser.administering import company
 from tests.browser.asking import holdings, paths, stage
 from tests.browser.conftest import DESK, PHONE, Visitor
@@ -272,6 +273,29 @@ def test_pictures_of_people(
     for name, path in administering.OWN.items():
         ana.go(path)
         _snap(ana, name, size, theme)
+    _keep_small(size, theme)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", ["1440", "390"])
+def test_pictures_of_agents(
+    visit: Callable[..., Visitor], world: World, size: str, theme: str
+) -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
+    at = acting(world, afternoon())
+    look = {"dark": theme == "dark", "phone": size == "390"}
+    ana, chidi = visit(**look), visit(**look)
+    ana.sign_in(at.ana)
+    chidi.sign_in(at.reviewer)
+    for name, visitor, path in (
+        ("agents", ana, "/settings/agents/"),
+        ("agent-request-own", ana, f"/requests/{at.pending.pk}/"),
+        ("agent-request", chidi, f"/requests/{at.pending.pk}/"),
+        ("agent-approvals", chidi, "/approvals/"),
+        ("agent-grant", ana, f"/grants/{at.grant.pk}/"),
+    ):
+        visitor.go(path)
+        _snap(visitor, name, size, theme)
     _keep_small(size, theme)
 
 

@@ -61,6 +61,7 @@ STATE = (
     " FROM django_otp_webauthn_webauthncredential UNION ALL"
     " SELECT 'recovery', id::text, used_at::text FROM accounts_recoverycode UNION ALL"
     " SELECT 'token', id::text, revoked_at::text FROM accounts_apitoken UNION ALL"
+    " SELECT 'consent', id::text, taken_back_at::text FROM accounts_agentconsent UNION ALL"
     " SELECT 'scim token', id::text, revoked_at::text FROM accounts_scimtoken UNION ALL"
     " SELECT 'scim', id::text, may_widen::text FROM accounts_scimrecord UNION ALL"
     " SELECT 'endpoint', id::text, concat(retired_at, upstream_url) FROM endpoints_endpoint"
@@ -148,6 +149,20 @@ def report_token(world: World) -> Verb:
     user = world.person()
     _, text = accounts.create_token(by=user, owner=user, name="x")
     return lambda: leaks.report(text=text), Event.TOKEN_LEAKED
+
+
+def allow_agent(world: World) -> Verb:
+    person, agent = world.person(), world.person(owner=world.person())
+    return lambda: accounts.allow_agent(by=person, agent=agent.email), Event.AGENT_ALLOWED
+
+
+def take_back_agent(world: World) -> Verb:
+    person, agent = world.person(), world.person(owner=world.person())
+    row = accounts.allow_agent(by=person, agent=agent.email)
+    return (
+        lambda: accounts.take_back_agent(by=person, consent_id=row.pk),
+        Event.AGENT_DISALLOWED,
+    )
 
 
 def set_password(world: World) -> Verb:
@@ -744,6 +759,8 @@ VERBS = [
     leave_group,
     create_token,
     report_token,
+    allow_agent,
+    take_back_agent,
     deactivate_user,
     trust_issuer,
     change_issuer,

@@ -15,9 +15,9 @@ from django_otp_webauthn.models import WebAuthnCredential
 
 from accessrequests.actions import note_absence
 from accessrequests.models import Absence, AccessRequest, Grant, Policy
-from accounts.actions import create_token
+from accounts.actions import allow_agent, create_token
 from accounts.changes import propose
-from accounts.models import ApiToken, Change, User, WorkloadRule
+from accounts.models import AgentConsent, ApiToken, Change, User, WorkloadRule
 from accounts.scopes import Verb
 from audit.events import Event
 from audit.ids import new_id
@@ -48,6 +48,8 @@ ROUTES = {
     ("api-request-hand-over", POST): "request",
     ("api-request-cancel", POST): "request",
     ("api-absence-detail", DELETE): "absence",
+    ("api-agent-detail", GET): "consent",
+    ("api-agent-take-back", POST): "consent",
     ("api-policy-detail", GET): "policy",
     ("api-policy-detail", PUT): "policy",
     ("api-policy-detail", DELETE): "policy",
@@ -104,6 +106,7 @@ ROUTES = {
     ("stop", GET): "stop",
     ("stop-lift", POST): "stop",
     ("absence-drop", POST): "absence",
+    ("agent-take-back", POST): "consent",
     ("passkey-rename", POST): "passkey",
     ("passkey-remove", POST): "passkey",
     ("record-event", GET): "event",
@@ -218,6 +221,7 @@ class Theirs:
     notification: Notification
     policy: Policy
     absence: Absence
+    consent: AgentConsent
     stop: EmergencyStop
     rotation: Rotation
     change: Change
@@ -290,6 +294,7 @@ def theirs(committed_once: None, world: World) -> Theirs:
         notification,
         policy,
         absence,
+        allow_agent(by=grant.holder, agent=world.person(owner=owner).email, proofs=PROVED),
         ended,
         rotation,
         change,
@@ -437,6 +442,7 @@ def test_a_strangers_lists_hold_nothing_of_anybodys(
         "approvals-others",
         "approvals-figures",
         "absences",
+        "agents",
         "record",
         "notifications",
         "groups",

@@ -29,9 +29,9 @@ def _fields(parts: dict[str, cel.Variable]) -> list[tuple[str, cel.Variable]]:
 
 def test_the_table_of_variables():
     assert (
-        re.findall(r"^\| `(?:requester|request|profile|endpoint|now)\b.*\|$", PAGE, re.MULTILINE)[
-            : len(rows())
-        ]
+        re.findall(
+            r"^\| `(?:requester|request|behalf|profile|endpoint|now)\b.*\|$", PAGE, re.MULTILINE
+        )[: len(rows())]
         == rows()
     )
 
