@@ -1,6 +1,7 @@
 """What the API's views of every app stand on: the caller, and only what they may see."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from django.conf import settings
@@ -10,10 +11,12 @@ from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import exceptions, serializers, status, viewsets
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.views import APIView
 
-from accounts import stepup
+from accounts import idempotency, stepup
 from accounts.door import fetch
 from accounts.models import ApiToken, User
 from accounts.parsers import StrictJSONParser
@@ -72,7 +75,33 @@ def check_person(request: Request, detail: str = "") -> None:
     raise stepup.needed_in_call()
 
 
-class VisibleViewSet(viewsets.GenericViewSet[Row]):
+class ApiView(APIView):
+    """What every call of the API goes through: with an Idempotency-Key it's carried out once.
+
+    `one_transaction` is for what calls only PostgreSQL. What calls others, or has several
+    transactions that are to stand by themselves, says that it's false.
+    """
+
+    one_transaction: ClassVar[bool] = True
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        method = (request.method or "").lower()
+        handler = getattr(self, method, None)
+        if handler is None or request.method in SAFE_METHODS or not isinstance(request.user, User):
+            return
+        call = idempotency.call_of(request, request.user)
+        if call is not None:
+            how = idempotency.in_one_transaction if self.one_transaction else idempotency.apart
+            setattr(self, method, partial(_once, how, call, handler))
+
+
+
+def _once(how: Any, call: idempotency.Call, handler: Any, *args: Any, **kwargs: Any) -> Any:
+    return how(call, partial(handler, *args, **kwargs))
+
+
+class VisibleViewSet(ApiView, viewsets.GenericViewSet[Row]):
     """Lists and fetches by `visible_to` the caller; the rest answers 404 and is audited.
 
     `verbs` and `endpoint_path` are what accounts.scope_permission asks for.

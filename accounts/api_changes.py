@@ -113,14 +113,14 @@ class ChangeViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleVie
         return Response(self.get_serializer(done).data)
 
     @extend_schema(request=ChangeNoteSerializer, responses={200: ChangeSerializer}, auth=IN_PERSON)
-    @action(detail=True, methods=["post"])
+    @action(detail=True, methods=["post"], one_transaction=False)
     def approve(self, request: Request, pk: str) -> Response:  # noqa: ARG002
         """Agree to it; it is done by this. Takes another administrator's session and a second
         factor proved for this change."""
         return self._decide(request, changes.approve)
 
     @extend_schema(request=ChangeNoteSerializer, responses={200: ChangeSerializer}, auth=IN_PERSON)
-    @action(detail=True, methods=["post"])
+    @action(detail=True, methods=["post"], one_transaction=False)
     def reject(self, request: Request, pk: str) -> Response:  # noqa: ARG002
         """Refuse it, and say why. Takes what `approve` takes."""
         return self._decide(request, changes.reject)

@@ -12,12 +12,12 @@ from rest_framework.decorators import action
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from accounts import actions, leaks, scopes, stepup, tokens
 from accounts.actions.tokens import NAME_LENGTH, TOKEN_DAYS
 from accounts.api import (
     IN_PERSON,
+    ApiView,
     StrictSerializer,
     VisibleViewSet,
     caller,
@@ -169,7 +169,7 @@ class PatternSerializer(serializers.Serializer[Any]):
 
 
 @extend_schema(tags=["tokens"])
-class ReportTokenView(APIView):
+class ReportTokenView(ApiView):
     """For whoever finds a token."""
 
     # Having it is all that it takes: who found one must not need an account to end it.
@@ -192,7 +192,7 @@ class ReportTokenView(APIView):
 
 
 @extend_schema(tags=["tokens"])
-class TokenPatternView(APIView):
+class TokenPatternView(ApiView):
     """For secret scanners."""
 
     authentication_classes = ()

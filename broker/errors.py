@@ -162,6 +162,37 @@ class CheckoutInProgress(Conflict):
     title = "Check-out in progress"
 
 
+class IdempotencyInProgress(Conflict):
+    """The same call with this Idempotency-Key is being carried out; try again in a second."""
+
+    code = "idempotency-in-progress"
+    title = "Being carried out"
+    retry_after = 1
+
+
+class IdempotencyAnswerNotKept(Conflict):
+    """This call was carried out, once, and its answer can't be repeated: it had a secret in it.
+
+    `location` is what came of it, where there is something to read. If the secret is lost, make
+    the call anew under another Idempotency-Key: a check-out revokes the credential before it.
+    """
+
+    code = "idempotency-answer-not-kept"
+    title = "Answer not kept"
+
+
+class IdempotencyKeyReused(KeyturnError):
+    """This Idempotency-Key was used for another call: another address or another body.
+
+    A key is good for one call and its repetitions. By a token that is for other endpoints, the
+    same call is another one too.
+    """
+
+    status = 422
+    code = "idempotency-key-reused"
+    title = "Key used already"
+
+
 class WrapTaken(KeyturnError):
     """What this token wrapped is gone: it was read before, or its time is over.
 

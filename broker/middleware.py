@@ -15,7 +15,7 @@ from accounts.models import User
 from audit.context import Origin, origin, working_for
 from audit.forwarded import client_address, is_trusted
 from audit.refusals import RECORDED, record_refusal
-from broker.errors import KeyturnError, SignInAgain, StepUpNeeded, TooManyTries, Unavailable
+from broker.errors import KeyturnError, SignInAgain, StepUpNeeded
 
 logger = logging.getLogger(__name__)
 Handler = Callable[[HttpRequest], HttpResponse]
@@ -67,8 +67,9 @@ def audit_refusal(error: KeyturnError, request: HttpRequest) -> None:
 
 def problem_headers(error: KeyturnError, response: HttpResponse) -> None:
     """When to try again, for those problems where that helps."""
-    if isinstance(error, Unavailable | TooManyTries):
-        response["Retry-After"] = str(error.retry_after)
+    retry_after = getattr(error, "retry_after", None)
+    if retry_after is not None:
+        response["Retry-After"] = str(retry_after)
 
 
 def _page_of(request: HttpRequest) -> str:

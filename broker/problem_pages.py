@@ -56,6 +56,13 @@ WHAT_TO_DO = {
     "when it held and why it ended. If you still need access, file a new request.",
     "authority-lost": "Read `detail`: it names what has changed since the approval. File a new "
     "request, which is judged by what holds now.",
+    "idempotency-in-progress": "Wait for as many seconds as the `Retry-After` header says, then "
+    "send the same again under the same key: you get the answer to the first.",
+    "idempotency-answer-not-kept": "Look whether what you asked for is there: `location` names it, "
+    "where it has an address. If you never got the secret, make the call anew under another key. "
+    "A check-out revokes the credential before it; a token that nobody got, revoke.",
+    "idempotency-key-reused": "Make a new key for each call, such as a random UUID, and use it "
+    "again only to repeat that call as it was: same address, same body.",
     "wrap-taken": "If neither you nor anything of yours has read it, somebody else has: check out "
     "again, which stops that credential.",
     "checkout-in-progress": "Wait a second and try again. If another program shares this grant, "

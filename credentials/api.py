@@ -4,19 +4,26 @@ import datetime as dt
 from typing import Any, ClassVar, cast
 
 import django_filters
+from django.conf import settings
 from django.db.models import F, OuterRef, Subquery
+from django.urls import reverse
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, serializers, status
 from rest_framework.decorators import action
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from accessrequests.models import Grant
 from accessrequests.states import GrantState
 from accounts import stepup
-from accounts.api import StrictSerializer, VisibleViewSet, caller, check_empty
+from accounts.api import (
+    ApiView,
+    StrictSerializer,
+    VisibleViewSet,
+    caller,
+    check_empty,
+)
 from accounts.models import User
 from accounts.parsers import StrictFormParser, StrictJSONParser
 from accounts.scope_permission import token_of
@@ -167,7 +174,10 @@ def _handed_over(out: actions.CheckedOut, status_code: int) -> Response:
             "expires_at": out.credential.expires_at or grant.ends_at,
         }
     )
-    return Response(body.data, status=status_code, headers={"Cache-Control": "no-store"})
+    # What a program that lost this answer reads instead.
+    path = reverse("api-credential-detail", args=[out.credential.pk])
+    headers = {"Cache-Control": "no-store", "Location": settings.KEYTURN_BASE_URL + path}
+    return Response(body.data, status=status_code, headers=headers)
 
 
 class GrantFilter(django_filters.FilterSet):
@@ -213,7 +223,7 @@ class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleView
     }
 
     @extend_schema(request=CheckOutSerializer, responses={201: CheckedOutSerializer})
-    @action(detail=True, methods=["post"])
+    @action(detail=True, methods=["post"], one_transaction=False)
     def credentials(self, request: Request, pk: str) -> Response:
         """Check a credential out. The one that was out before is revoked."""
         asked = CheckOutSerializer(data=request.data)
@@ -224,7 +234,7 @@ class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleView
         return _handed_over(out, status.HTTP_201_CREATED)
 
     @extend_schema(request=None, responses={200: CheckedOutSerializer})
-    @action(detail=True, methods=["post"], url_path="credentials/refresh")
+    @action(detail=True, methods=["post"], url_path="credentials/refresh", one_transaction=False)
     def refresh(self, request: Request, pk: str) -> Response:
         """Another secret of the credential that is out, for those kinds whose secrets live for
         minutes."""
@@ -281,7 +291,7 @@ class CredentialViewSet(
         return Response(CredentialSerializer(row).data)
 
     @extend_schema(request=UnwrapSerializer, responses={200: CheckedOutSerializer})
-    @action(detail=True, methods=["post"])
+    @action(detail=True, methods=["post"], one_transaction=False)
     def unwrap(self, request: Request, pk: str) -> Response:
         """Read a wrapped secret: once, by whoever is first. For those who can't reach Vault."""
         if request.query_params:
@@ -333,12 +343,13 @@ class IntrospectionSerializer(serializers.Serializer[Any]):
     exp = serializers.IntegerField(required=False)
 
 
-class IntrospectionView(APIView):
+class IntrospectionView(ApiView):
     """Ask what a credential is for (RFC 7662): for the endpoint's owner and auditors.
 
     `active` is false alike for what is unknown, over, or of an endpoint that isn't the caller's.
     """
 
+    one_transaction = False
     parser_classes = (StrictFormParser, StrictJSONParser)
     verbs: ClassVar = {"post": Verb.READ}
     endpoint_path = "grant__request__profile__endpoint"
@@ -359,7 +370,7 @@ class IntrospectionView(APIView):
         return Response(told, headers={"Cache-Control": "no-store"})
 
 
-class RevocationView(APIView):
+class RevocationView(ApiView):
     """Take a credential back by its secret (RFC 7009): for whoever has it.
 
     The answer is the same for what is unknown or over already.
@@ -367,6 +378,7 @@ class RevocationView(APIView):
 
     # Holding the secret is all that it takes: who found one must not need an account to end it.
     permission_classes = (AllowAny,)
+    one_transaction = False
     parser_classes = (StrictFormParser, StrictJSONParser)
 
     @extend_schema(tags=["credentials"], request=TokenSerializer, responses={200: None})

@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from accounts import stepup
 from accounts.api import (
     IN_PERSON,
+    ApiView,
     StrictSerializer,
     caller,
     check_person,
@@ -93,7 +94,7 @@ def _endpoint(request: Request, pk: uuid.UUID) -> Endpoint:
 
 
 @extend_schema(tags=["endpoints"])
-class RotationsView(generics.ListAPIView[Rotation]):
+class RotationsView(ApiView, generics.ListAPIView[Rotation]):
     """Rotations of an endpoint's keys, newest first: for its owner, auditors and administrators;
     nothing for others."""
 
@@ -112,9 +113,11 @@ class RotationsView(generics.ListAPIView[Rotation]):
 
 
 @extend_schema(tags=["endpoints"])
-class RotateView(generics.GenericAPIView[Any]):
+class RotateView(ApiView, generics.GenericAPIView[Any]):
     """Replace a key of an endpoint now."""
 
+    # Vault may be asked for what is stored.
+    one_transaction = False
     serializer_class = RotateSerializer
     parser_classes = (StrictJSONParser,)
     endpoint_path = "pk"
@@ -138,9 +141,10 @@ class RotateView(generics.GenericAPIView[Any]):
 
 
 @extend_schema(tags=["endpoints"])
-class ReportLeakView(generics.GenericAPIView[Any]):
+class ReportLeakView(ApiView, generics.GenericAPIView[Any]):
     """Say that a key of an endpoint leaked."""
 
+    one_transaction = False
     serializer_class = LeakSerializer
     parser_classes = (StrictJSONParser,)
     endpoint_path = "pk"

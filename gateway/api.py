@@ -15,6 +15,7 @@ from accessrequests.models import Grant
 from accounts import stepup
 from accounts.api import (
     IN_PERSON,
+    ApiView,
     StrictSerializer,
     VisibleViewSet,
     caller,
@@ -285,7 +286,7 @@ def _grant(request: Request, pk: uuid.UUID) -> Grant:
 
 
 @extend_schema(tags=["grants"])
-class CallsView(generics.ListAPIView[Call]):
+class CallsView(ApiView, generics.ListAPIView[Call]):
     """The calls made under a grant, newest first, up to a second late. Bodies are not stored."""
 
     queryset = Call.objects.none()
@@ -301,7 +302,7 @@ class CallsView(generics.ListAPIView[Call]):
 
 
 @extend_schema(tags=["grants"])
-class UsageView(generics.GenericAPIView[Any]):
+class UsageView(ApiView, generics.GenericAPIView[Any]):
     """What a grant has spent of what it may."""
 
     serializer_class = UsageSerializer
@@ -337,7 +338,7 @@ class PriceFilter(django_filters.FilterSet):
 
 
 @extend_schema(tags=["endpoints"])
-class PricesView(generics.ListAPIView[ModelPrice]):
+class PricesView(ApiView, generics.ListAPIView[ModelPrice]):
     """What models cost on an endpoint, and did: the latest day that has come holds."""
 
     queryset = ModelPrice.objects.none()

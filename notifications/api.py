@@ -10,9 +10,8 @@ from rest_framework import mixins, serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
-from accounts.api import StrictSerializer, VisibleViewSet, caller, check_empty
+from accounts.api import ApiView, StrictSerializer, VisibleViewSet, caller, check_empty
 from accounts.parsers import StrictJSONParser
 from notifications import actions
 from notifications.kinds import Email
@@ -95,7 +94,7 @@ class SettingsSerializer(StrictSerializer):
 
 
 @extend_schema(tags=["notifications"])
-class NotificationSettingsView(APIView):
+class NotificationSettingsView(ApiView):
     """How the caller wants to be told."""
 
     parser_classes = (StrictJSONParser,)

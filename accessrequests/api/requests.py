@@ -310,7 +310,14 @@ class RequestViewSet(
         responses={201: ReviewSerializer},
         auth=IN_PERSON,
     )
-    @action(detail=True, methods=["get", "post"], pagination_class=None, filter_backends=())
+    # Whoever let a reviewer in is asked about them.
+    @action(
+        detail=True,
+        methods=["get", "post"],
+        pagination_class=None,
+        filter_backends=(),
+        one_transaction=False,
+    )
     def reviews(self, request: Request, pk: str) -> Response:
         """The verdicts on a request; POST adds the caller's own, which takes a person with a second
         factor."""

@@ -7,7 +7,6 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from accessrequests import actions
 from accessrequests.actions.reviewing import MOST_AT_ONCE
@@ -15,7 +14,7 @@ from accessrequests.api.asking import DurationField
 from accessrequests.models import Review
 from accessrequests.states import RequestState
 from accounts import stepup
-from accounts.api import IN_PERSON, StrictSerializer, caller, check_person
+from accounts.api import IN_PERSON, ApiView, StrictSerializer, caller, check_person
 from accounts.parsers import StrictJSONParser
 from accounts.scopes import Verb
 from accounts.standing import check_standing
@@ -116,9 +115,11 @@ def _result(outcome: actions.Outcome) -> str:
 
 
 @extend_schema(tags=["approvals"])
-class ReviewsView(APIView):
+class ReviewsView(ApiView):
     """The same verdict on several requests."""
 
+    # Each is decided in a transaction of its own.
+    one_transaction = False
     parser_classes = (StrictJSONParser,)
     verbs: ClassVar = {"post": Verb.REVIEW}
 

@@ -142,8 +142,11 @@ def play(told: Story, world: World, servers: Servers, stack: ExitStack) -> None:
     told.marks = {"justification": f"Ticket {unique()}"}
 
     with (
-        httpx.Client(base_url=f"{urls['web']}/api/v1", headers={"Authorization": f"Bearer {token}"})
-        as api,
+        httpx.Client(
+            base_url=f"{urls['web']}/api/v1",
+            headers={"Authorization": f"Bearer {token}"},
+            event_hooks={"request": [repeatable]},
+        ) as api,
         httpx.Client(base_url=urls["web"]) as web,
     ):  # fmt: skip
         assert sign_in(web, reviewer.email, mistyped).status_code == 400
@@ -204,6 +207,11 @@ def play(told: Story, world: World, servers: Servers, stack: ExitStack) -> None:
             )
         )
         use_ended(told, f"{urls['gateway']}/e/{profile.endpoint.slug}/v1")
+
+
+def repeatable(request: httpx.Request) -> None:
+    """Have the answer kept, as far as answers are."""
+    request.headers["Idempotency-Key"] = f"canary-{unique()}"
 
 
 def be_invited(told: Story, world: World, base: str) -> None:
@@ -363,6 +371,8 @@ def test_no_secret_is_in_postgresql(story: Story) -> None:
     places = scan.postgresql()
     assert story.marks["justification"] in places["public.accessrequests_accessrequest"]
     assert story.marks["credential"] in places["public.credentials_credential"]
+    assert story.marks["credential"] in places["public.accounts_idempotencykey"]
+    assert "canary-" in places["public.accounts_idempotencykey"]
     assert scan.seen(story.secrets, places) == []
 
 
