@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import idempotency, stepup
+from accounts import idempotency, rate_limits, stepup
 from accounts.door import fetch
 from accounts.models import ApiToken, User
 from accounts.parsers import StrictJSONParser
@@ -76,13 +76,34 @@ def check_person(request: Request, detail: str = "") -> None:
 
 
 class ApiView(APIView):
-    """What every call of the API goes through: with an Idempotency-Key it's carried out once.
+    """What every call of the API goes through: it's counted, and with an Idempotency-Key it's
+    carried out once.
 
     `one_transaction` is for what calls only PostgreSQL. What calls others, or has several
     transactions that are to stand by themselves, says that it's false.
     """
 
     one_transaction: ClassVar[bool] = True
+    _standing: rate_limits.Standing | None = None
+
+    def perform_authentication(self, request: Request) -> None:
+        writes = request.method not in SAFE_METHODS
+        try:
+            super().perform_authentication(request)
+        except exceptions.APIException:
+            self._count(request, None, writes=writes)
+            raise
+        self._count(request, request.user, writes=writes)
+
+    def _count(self, request: Request, user: User | AnonymousUser | None, *, writes: bool) -> None:
+        who = (
+            str(user.pk)
+            if isinstance(user, User)
+            else rate_limits.network(request.META.get("REMOTE_ADDR") or "")
+        )
+        self._standing = rate_limits.count(who, writes=writes)
+        if self._standing is not None:
+            self._standing.check()
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
@@ -95,6 +116,13 @@ class ApiView(APIView):
             how = idempotency.in_one_transaction if self.one_transaction else idempotency.apart
             setattr(self, method, partial(_once, how, call, handler))
 
+    def finalize_response(
+        self, request: Request, response: Response, *args: Any, **kwargs: Any
+    ) -> Response:
+        final = super().finalize_response(request, response, *args, **kwargs)
+        if self._standing is not None:
+            self._standing.tell(final)
+        return final
 
 
 def _once(how: Any, call: idempotency.Call, handler: Any, *args: Any, **kwargs: Any) -> Any:

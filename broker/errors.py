@@ -224,6 +224,21 @@ class TooManyTries(KeyturnError):
         self.retry_after = retry_after
 
 
+class TooManyRequests(KeyturnError):
+    """These are more calls than you may make in a minute.
+
+    RateLimit-Policy says how many those are, Retry-After when to go on.
+    """
+
+    status = 429
+    code = "too-many-requests"
+    title = "Too many requests"
+
+    def __init__(self, detail: str = "", *, retry_after: int = 60) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
 class Unavailable(KeyturnError):
     """A server that Keyturn needs for this can't be reached at the moment; nothing was done."""
 

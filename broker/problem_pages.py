@@ -70,6 +70,8 @@ WHAT_TO_DO = {
     "too-large": "Send less: the answer says how many bytes a body may have, where that is known.",
     "too-many-tries": "Wait for as many seconds as the `Retry-After` header says. Sessions that "
     "are open already go on working.",
+    "too-many-requests": "Wait for as many seconds as the `Retry-After` header says. If you poll, "
+    "poll less often, or have the server wait for you; `RateLimit` says what you have left.",
     "unavailable": "Wait for as many seconds as the `Retry-After` header says, then send the same "
     "request again. Nothing was done, so nothing is done twice.",
 }

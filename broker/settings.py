@@ -92,6 +92,12 @@ for _entry in {*KEYTURN_OUTGOING_NETWORKS} - {"public", "private"}:
             "public, private"
         ) from error
 
+# Calls of the API a minute, of each caller and of each address that is nobody's. 0: no limit.
+KEYTURN_API_READS_PER_MINUTE = env.int("KEYTURN_API_READS_PER_MINUTE", 1200)
+KEYTURN_API_WRITES_PER_MINUTE = env.int("KEYTURN_API_WRITES_PER_MINUTE", 300)
+if min(KEYTURN_API_READS_PER_MINUTE, KEYTURN_API_WRITES_PER_MINUTE) < 0:
+    raise ImproperlyConfigured("KEYTURN_API_*_PER_MINUTE must be 0 (no limit) or more")
+
 # Who has it reads web's /metrics. Empty: there is no such page.
 KEYTURN_METRICS_TOKEN = env.str("KEYTURN_METRICS_TOKEN", "")
 if 0 < len(KEYTURN_METRICS_TOKEN) < 32:
