@@ -4,7 +4,7 @@ from typing import Any
 
 import django_filters
 from drf_spectacular.utils import extend_schema, extend_schema_field
-from rest_framework import mixins, serializers
+from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -13,13 +13,14 @@ from accounts import changes, stepup
 from accounts.api import (
     IN_PERSON,
     StrictSerializer,
-    VisibleViewSet,
     caller,
     check_empty,
     check_person,
 )
 from accounts.changes.deciding import TEXT
+from accounts.details import Details, Lists
 from accounts.models import Change
+from accounts.preconditions import Expected, expected
 from accounts.standing import check_standing
 from audit import clock
 
@@ -83,13 +84,14 @@ class ChangeFilter(django_filters.FilterSet):
         return rows.filter(pk__in=waiting) if value else rows.exclude(pk__in=waiting)
 
 
-class ChangeViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewSet[Change]):
+class ChangeViewSet(Lists[Change], Details[Change]):
     """What widens access and so takes two administrators. One sees one's own proposals;
     administrators and auditors see all."""
 
     queryset = Change.objects.select_related("proposed_by", "decided_by").order_by()
     serializer_class = ChangeSerializer
     filterset_class = ChangeFilter
+    if_match = ("approve", "reject", "withdraw")
 
     def get_serializer_context(self) -> dict[str, Any]:
         return {**super().get_serializer_context(), "now": clock.now()}
@@ -98,6 +100,9 @@ class ChangeViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleVie
         change = self.get_object()
         check_person(request, ALONE)
         return change
+
+    def _expected(self, request: Request) -> Expected:
+        return expected(request, lambda row: ChangeSerializer(row).data)
 
     def _decide(self, request: Request, verb: Any) -> Response:
         change = self._in_person(request)
@@ -109,6 +114,7 @@ class ChangeViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleVie
             change_id=change.pk,
             note=body.validated_data.get("note", ""),
             proofs=stepup.proofs(request),
+            expected=self._expected(request),
         )
         return Response(self.get_serializer(done).data)
 
@@ -131,5 +137,7 @@ class ChangeViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleVie
         """Take one's own proposal back."""
         change = self._in_person(request)
         check_empty(request)
-        done = changes.withdraw(by=caller(request), change_id=change.pk)
+        done = changes.withdraw(
+            by=caller(request), change_id=change.pk, expected=self._expected(request)
+        )
         return Response(self.get_serializer(done).data)

@@ -8,6 +8,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import exceptions, mixins, serializers, viewsets
 
 from audit.events import Event
+from audit.filters import TimeFilter
 from audit.models import AuditEvent
 
 
@@ -38,8 +39,8 @@ class EventFilter(django_filters.FilterSet):
         method="filter_about", label="id of a request, grant, credential, endpoint or person"
     )
     actor_id = django_filters.UUIDFilter()
-    since = django_filters.IsoDateTimeFilter(field_name="at", lookup_expr="gte")
-    until = django_filters.IsoDateTimeFilter(field_name="at", lookup_expr="lt")
+    since = TimeFilter(field_name="at", lookup_expr="gte")
+    until = TimeFilter(field_name="at", lookup_expr="lt")
 
     def filter_about(
         self,

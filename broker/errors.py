@@ -134,6 +134,14 @@ class StaleChange(Conflict):
     title = "Stale change"
 
 
+class PreconditionFailed(KeyturnError):
+    """It isn't what you looked at any more, so nothing was done. Read it again, then decide."""
+
+    status = 412
+    code = "precondition-failed"
+    title = "Changed meanwhile"
+
+
 class AlreadyDecided(Conflict):
     """This access request was decided already; nothing was changed."""
 

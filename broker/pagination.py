@@ -1,3 +1,4 @@
+import re
 from datetime import datetime
 from typing import Any
 
@@ -5,6 +6,8 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.utils.timezone import is_naive
 from rest_framework import exceptions, pagination
+
+from broker.errors import InvalidInput
 
 
 class Cursor(pagination.CursorPagination):
@@ -22,6 +25,13 @@ class Cursor(pagination.CursorPagination):
         # The links to other pages, like all others, are never built from a Host header.
         self.base_url = settings.KEYTURN_BASE_URL + request.get_full_path()
         return page
+
+    def get_page_size(self, request: Any) -> int | None:
+        """As many as are asked for, within bounds. Raises InvalidInput for what is no number."""
+        text = request.query_params.get(self.page_size_query_param, "1")
+        if not re.fullmatch(r"-?[0-9]+", text):
+            raise InvalidInput({self.page_size_query_param: "Must be a whole number."})
+        return super().get_page_size(request)
 
     def get_ordering(
         self,

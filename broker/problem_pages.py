@@ -37,6 +37,8 @@ WHAT_TO_DO = {
     "there is nobody else, whoever runs Keyturn can do it by command.",
     "stale-change": "Read `difference`: what the change would do now. If that is still wanted, "
     "propose it anew; the old one makes way for it.",
+    "precondition-failed": "Read it again, look at what has changed, and send the call with the "
+    "`ETag` of that answer as `If-Match`. Without `If-Match` it goes through whatever changed.",
     "needs-person": "Let a reviewer, or for a policy an administrator, do it: in the portal, or by "
     "an API token of their own with a second factor. A program can wait by reading the request "
     "until its `state` is no longer `pending`; policies from a file are taken by "

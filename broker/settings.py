@@ -395,7 +395,7 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_PAGINATION_CLASS": "broker.pagination.Cursor",
-    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_FILTER_BACKENDS": ["accounts.filters.StrictFilterBackend"],
     "DEFAULT_SCHEMA_CLASS": "broker.schema.Schema",
     "EXCEPTION_HANDLER": "broker.problems.problem_response",
     "PAGE_SIZE": 50,

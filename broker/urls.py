@@ -25,7 +25,7 @@ from credentials.api import CredentialViewSet, GrantViewSet, IntrospectionView, 
 from credentials.publishing import jwks, openid_configuration
 from credentials.rotation_api import ReportLeakView, RotateView, RotationsView
 from endpoints.api import EndpointViewSet, ProfileViewSet
-from gateway.api import CallsView, LiveViewSet, PricesView, StopViewSet, UsageView
+from gateway.api import CallsView, LiveViewSet, PricesBySlugView, PricesView, StopViewSet, UsageView
 from notifications.api import NotificationSettingsView, NotificationViewSet
 
 
@@ -68,7 +68,12 @@ api = [
     path("revoke/", RevocationView.as_view(), name="api-revoke"),
     path("grants/<uuid:pk>/calls/", CallsView.as_view(), name="api-grant-calls"),
     path("grants/<uuid:pk>/usage/", UsageView.as_view(), name="api-grant-usage"),
-    path("endpoints/<slug:slug>/prices/", PricesView.as_view(), name="api-endpoint-prices"),
+    path("endpoints/<uuid:pk>/prices/", PricesView.as_view(), name="api-endpoint-prices"),
+    path(
+        "endpoints/<slug:slug>/prices/",
+        PricesBySlugView.as_view(),
+        name="api-endpoint-prices-by-slug",
+    ),
     path("endpoints/<uuid:pk>/rotations/", RotationsView.as_view(), name="api-endpoint-rotations"),
     path("endpoints/<uuid:pk>/rotate/", RotateView.as_view(), name="api-endpoint-rotate"),
     path(

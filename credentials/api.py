@@ -8,29 +8,35 @@ from django.conf import settings
 from django.db.models import F, OuterRef, Subquery
 from django.urls import reverse
 from drf_spectacular.utils import extend_schema
-from rest_framework import mixins, serializers, status
+from rest_framework import serializers, status
 from rest_framework.decorators import action
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from accessrequests.api import RequestViewSet
+from accessrequests.api.requests import EXPANSIONS as REQUEST_EXPANSIONS
 from accessrequests.models import Grant
 from accessrequests.states import GrantState
 from accounts import stepup
 from accounts.api import (
     ApiView,
     StrictSerializer,
-    VisibleViewSet,
     caller,
     check_empty,
 )
+from accounts.details import Details, Lists
+from accounts.expanding import ExpandedSerializer, Expansions, listed_by
+from accounts.filters import MadeFilter, PersonFilter
 from accounts.models import User
 from accounts.parsers import StrictFormParser, StrictJSONParser
+from accounts.preconditions import expected
 from accounts.scope_permission import token_of
 from accounts.scopes import Verb
 from accounts.standing import check_standing
 from accounts.stepup import Proofs
 from audit import clock
+from audit.filters import TimeFilter
 from audit.refusals import record_refusal
 from broker.errors import InvalidInput, NotFound
 from credentials import actions
@@ -38,7 +44,22 @@ from credentials.introspection import INACTIVE, introspect
 from credentials.models import Credential, Credentials
 from credentials.snippets import base_url
 from credentials.standing import standing, stuck
+from credentials.states import CredentialState
 from endpoints.api import ScopeSerializer
+
+OUT = (CredentialState.ISSUING, CredentialState.ACTIVE)
+
+# Filled below: what they show is made of these.
+GRANT_EXPANSIONS: Expansions = {}
+CREDENTIAL_EXPANSIONS: Expansions = {}
+
+
+class GrantExpandedSerializer(ExpandedSerializer):
+    expansions = GRANT_EXPANSIONS
+
+
+class CredentialExpandedSerializer(ExpandedSerializer):
+    expansions = CREDENTIAL_EXPANSIONS
 
 
 class GrantSerializer(serializers.ModelSerializer[Grant]):
@@ -66,6 +87,7 @@ class GrantSerializer(serializers.ModelSerializer[Grant]):
     extended_by = serializers.UUIDField(
         read_only=True, allow_null=True, help_text="the grant that follows this one"
     )
+    expanded = GrantExpandedSerializer(required=False, help_text="see `expand`")
 
     class Meta:
         model = Grant
@@ -85,6 +107,7 @@ class GrantSerializer(serializers.ModelSerializer[Grant]):
             "ended_at",
             "ended_by",
             "end_reason",
+            "expanded",
         )
         read_only_fields = fields
 
@@ -97,6 +120,7 @@ class CredentialSerializer(serializers.ModelSerializer[Credential]):
     stuck_since = serializers.SerializerMethodField(
         help_text="since when it should have been gone, if that is longer than a minute"
     )
+    expanded = CredentialExpandedSerializer(required=False, help_text="see `expand`")
 
     class Meta:
         model = Credential
@@ -117,6 +141,7 @@ class CredentialSerializer(serializers.ModelSerializer[Credential]):
             "next_attempt_at",
             "last_error",
             "stuck_since",
+            "expanded",
         )
         read_only_fields = fields
 
@@ -181,17 +206,25 @@ def _handed_over(out: actions.CheckedOut, status_code: int) -> Response:
 
 
 class GrantFilter(django_filters.FilterSet):
-    state = django_filters.ChoiceFilter(choices=GrantState.choices)
+    state = django_filters.MultipleChoiceFilter(choices=GrantState.choices, distinct=False)
+    live = django_filters.BooleanFilter(method="only_live", label="whether it holds now")
     # The metaclass takes it out of the class, where `request` is the HTTP request.
     request = django_filters.UUIDFilter()  # type: ignore[assignment]
     endpoint = django_filters.CharFilter(
         field_name="request__profile__endpoint__slug", label="its slug"
     )
-    holder = django_filters.CharFilter(field_name="holder__email", label="their e-mail")
+    profile = django_filters.UUIDFilter(field_name="request__profile", label="its id")
+    holder = PersonFilter(field_name="holder__email", label="their e-mail, or `me`")
     extends = django_filters.UUIDFilter(field_name="request__extends", label="a grant's id")
+    ends_since = TimeFilter(field_name="ends_at", lookup_expr="gte")
+    ends_until = TimeFilter(field_name="ends_at", lookup_expr="lt")
+
+    def only_live(self, rows: Any, _name: str, wanted: bool) -> Any:
+        live = Grant.objects.live().values("pk")
+        return rows.filter(pk__in=live) if wanted else rows.exclude(pk__in=live)
 
 
-class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewSet[Grant]):
+class GrantViewSet(Lists[Grant], Details[Grant]):
     """Grants: the caller's own, and those of profiles that they review."""
 
     queryset = (
@@ -221,6 +254,8 @@ class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleView
         "refresh": Verb.CHECK_OUT,
         "end": Verb.END,
     }
+    expansions = GRANT_EXPANSIONS
+    if_match = ("end",)
 
     @extend_schema(request=CheckOutSerializer, responses={201: CheckedOutSerializer})
     @action(detail=True, methods=["post"], one_transaction=False)
@@ -248,7 +283,8 @@ class GrantViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleView
     def end(self, request: Request, pk: str) -> Response:
         """End a grant now. What is out under it is refused at once and revoked."""
         check_empty(request)
-        actions.end_grant(by=caller(request), grant_id=pk)
+        seen = expected(request, lambda row: GrantSerializer(self.queryset.get(pk=row.pk)).data)
+        actions.end_grant(by=caller(request), grant_id=pk, expected=seen)
         return Response(GrantSerializer(self.get_object()).data)
 
 
@@ -258,22 +294,29 @@ def _proofs(request: Request) -> Proofs | None:
 
 
 class CredentialFilter(django_filters.FilterSet):
+    # Not one of rows: that would tell a stranger which ids are grants.
+    grant = django_filters.UUIDFilter(label="a grant's id")
+    state = django_filters.MultipleChoiceFilter(choices=CredentialState.choices, distinct=False)
+    endpoint = django_filters.CharFilter(
+        field_name="grant__request__profile__endpoint__slug", label="its slug"
+    )
+    holder = PersonFilter(field_name="grant__holder__email", label="their e-mail, or `me`")
+    since = MadeFilter(field_name="created_at", lookup_expr="gte", label="minted from then on")
+    until = MadeFilter(field_name="created_at", lookup_expr="lt", label="minted before that")
     stuck = django_filters.BooleanFilter(
         method="only_stuck", label="whether it should have been gone for more than a minute"
     )
 
     class Meta:
         model = Credential
-        fields = ("state", "grant", "kind")
+        fields = ("kind",)
 
     def only_stuck(self, rows: Credentials, _name: str, wanted: bool) -> Credentials:
         late = stuck(None, clock.now()).values("pk")
         return rows.filter(pk__in=late) if wanted else rows.exclude(pk__in=late)
 
 
-class CredentialViewSet(
-    mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewSet[Credential]
-):
+class CredentialViewSet(Lists[Credential], Details[Credential]):
     """What was minted under the grants that the caller may see, and whether it's proven gone."""
 
     queryset = Credential.objects.order_by()
@@ -281,6 +324,7 @@ class CredentialViewSet(
     filterset_class = CredentialFilter
     endpoint_path = "grant__request__profile__endpoint"
     verbs: ClassVar = {"unwrap": Verb.CHECK_OUT}
+    expansions = CREDENTIAL_EXPANSIONS
 
     @extend_schema(request=None, responses={200: CredentialSerializer})
     @action(detail=True, methods=["post"], url_path="try-now")
@@ -303,6 +347,15 @@ class CredentialViewSet(
         token = asked.validated_data["token"]
         out = actions.unwrap(by=caller(request), credential_id=pk, token=token)
         return _handed_over(out, status.HTTP_200_OK)
+
+
+REQUEST_EXPANSIONS["grant"] = listed_by(GrantViewSet, key="pk", by="request_id")
+GRANT_EXPANSIONS |= {
+    "request": listed_by(RequestViewSet, key="request_id"),
+    # There is one at most; those before it are listed by `credentials/?grant=`.
+    "credential": listed_by(CredentialViewSet, key="pk", by="grant_id", state__in=OUT),
+}
+CREDENTIAL_EXPANSIONS["grant"] = listed_by(GrantViewSet, key="grant_id")
 
 
 class TokenSerializer(StrictSerializer):

@@ -1,11 +1,13 @@
 """Who is in, emergency stops, what grants do, and what models cost."""
 
+import datetime as dt
 import uuid
 from typing import Any
 
 import django_filters
 from django.db.models import QuerySet
-from drf_spectacular.utils import extend_schema
+from django.urls import reverse
+from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
 from rest_framework import generics, mixins, serializers, status
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -22,11 +24,13 @@ from accounts.api import (
     check_empty,
     check_person,
 )
+from accounts.deprecation import Deprecated, Deprecation
 from accounts.door import fetch
 from accounts.models import User
 from accounts.parsers import StrictJSONParser
 from accounts.scope_permission import check_endpoints, check_everywhere, within
 from audit import clock
+from audit.filters import TimeFilter
 from broker.errors import NotFound
 from credentials import stopping
 from endpoints.actions import set_price
@@ -114,7 +118,7 @@ class LiveSerializer(serializers.ModelSerializer[Grant]):
     def get_credential(self, grant: Any) -> uuid.UUID | None:
         return grant.out[0].pk if grant.out else None
 
-    @extend_schema(responses=UsageSerializer)
+    @extend_schema_field(UsageSerializer)
     def get_usage(self, grant: Grant) -> Any:
         return UsageSerializer(Usage.of(grant)).data
 
@@ -258,7 +262,6 @@ class CallSerializer(serializers.ModelSerializer[Call]):
         )
         read_only_fields = fields
 
-    @extend_schema(responses=_dollars())
     def get_cost(self, call: Call) -> str:
         return f"{call.charged_cost / 1_000_000:.6f}"
 
@@ -268,8 +271,8 @@ class CallFilter(django_filters.FilterSet):
     status = django_filters.NumberFilter()
     refusal = django_filters.CharFilter(label="code of the gateway's error")
     refused = django_filters.BooleanFilter(method="filter_refused", label="by the gateway")
-    since = django_filters.IsoDateTimeFilter(field_name="at", lookup_expr="gte")
-    until = django_filters.IsoDateTimeFilter(field_name="at", lookup_expr="lt")
+    since = TimeFilter(field_name="at", lookup_expr="gte")
+    until = TimeFilter(field_name="at", lookup_expr="lt")
 
     def filter_refused(
         self,
@@ -347,18 +350,23 @@ class PricesView(ApiView, generics.ListAPIView[ModelPrice]):
     endpoint_path = "endpoint"
     parser_classes = (StrictJSONParser,)
 
+    def endpoint(self) -> Endpoint:
+        """Whose prices they are. Raises NotFound."""
+        visible = Endpoint.objects.visible_to(caller(self.request)).select_related("owner")
+        return fetch(within(self.request, visible, "pk"), self.kwargs["pk"])
+
     def get_queryset(self) -> QuerySet[ModelPrice]:
         if getattr(self, "swagger_fake_view", False):
             return ModelPrice.objects.none()
-        endpoint = endpoint_for(self.request, self.kwargs["slug"])
+        endpoint = self.endpoint()
         return endpoint.prices.select_related("set_by").order_by()
 
     @extend_schema(request=SetPriceSerializer, responses={201: PriceSerializer}, auth=IN_PERSON)
-    def post(self, request: Request, slug: str) -> Response:
+    def post(self, request: Request, **_: Any) -> Response:
         """Say what a model costs from a day on. Takes the session of the endpoint's owner or an
         administrator, with a second factor proved within five minutes."""
-        endpoint = endpoint_for(request, slug)
-        check_person(request, "Prices take a signed-in person: an API token alone sets none.")
+        endpoint = self.endpoint()
+        check_person(request, "Prices take a person.")
         body = SetPriceSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         row = set_price(
@@ -368,3 +376,28 @@ class PricesView(ApiView, generics.ListAPIView[ModelPrice]):
             **body.validated_data,
         )
         return Response(PriceSerializer(row).data, status=status.HTTP_201_CREATED)
+
+
+@extend_schema_view(
+    get=extend_schema(operation_id="endpoints_prices_by_slug_list"),
+    post=extend_schema(
+        operation_id="endpoints_prices_by_slug_create",
+        request=SetPriceSerializer,
+        responses={201: PriceSerializer},
+        auth=IN_PERSON,
+    ),
+)
+class PricesBySlugView(Deprecated, PricesView):
+    """The same by the endpoint's slug, where all else of an endpoint goes by its id."""
+
+    deprecation = Deprecation(
+        dt.date(2026, 11, 23), dt.date(2027, 6, 30), "/api/v1/endpoints/{id}/prices/"
+    )
+    found: Endpoint | None = None
+
+    def endpoint(self) -> Endpoint:
+        self.found = endpoint_for(self.request, self.kwargs["slug"])
+        return self.found
+
+    def successor(self) -> str | None:
+        return reverse("api-endpoint-prices", args=[self.found.pk]) if self.found else None

@@ -10,6 +10,7 @@ from django.db.models import Q
 
 from accounts.door import fetch
 from accounts.models import User
+from accounts.preconditions import ANYTHING, Expected
 from audit import clock
 from audit.events import Event
 from audit.record import record
@@ -50,14 +51,15 @@ def mark_all_read(*, by: User) -> int:
 
 
 @transaction.atomic
-def change_settings(*, by: User, **chosen: Any) -> Preference:
+def change_settings(*, by: User, expected: Expected = ANYTHING, **chosen: Any) -> Preference:
     """Choose how to be told: any of CHOSEN.
 
     What is queued already goes as it was to go, but chat takes the name that holds at the time.
-    Raises InvalidInput.
+    Raises InvalidInput and PreconditionFailed.
     """
     Preference.objects.get_or_create(person=by)
     row = Preference.objects.select_for_update().get(person=by)
+    expected.check(row)
     changed = {name: chosen[name] for name in CHOSEN if name in chosen}
     changed = {name: value for name, value in changed.items() if getattr(row, name) != value}
     for name, value in changed.items():

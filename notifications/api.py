@@ -13,8 +13,9 @@ from rest_framework.response import Response
 
 from accounts.api import ApiView, StrictSerializer, VisibleViewSet, caller, check_empty
 from accounts.parsers import StrictJSONParser
+from accounts.preconditions import expected, tagged
 from notifications import actions
-from notifications.kinds import Email
+from notifications.kinds import Email, Kind
 from notifications.models import HANDLE, Notification, Preference
 
 
@@ -40,6 +41,8 @@ class NotificationSerializer(serializers.ModelSerializer[Notification]):
 
 class NotificationFilter(django_filters.FilterSet):
     unread = django_filters.BooleanFilter(method="filter_unread", label="true: unread only")
+    kind = django_filters.ChoiceFilter(choices=Kind.choices)
+    about = django_filters.UUIDFilter(field_name="subject_id", label="id of what it is about")
 
     def filter_unread(
         self,
@@ -98,16 +101,23 @@ class NotificationSettingsView(ApiView):
     """How the caller wants to be told."""
 
     parser_classes = (StrictJSONParser,)
+    tagged, if_match = ("get",), ("put",)
 
     @extend_schema(responses={200: SettingsSerializer})
     def get(self, request: Request) -> Response:
         """What was chosen, or the defaults."""
-        return Response(SettingsSerializer(actions.preference(caller(request))).data)
+        return tagged(request, _settings(actions.preference(caller(request))))
 
     @extend_schema(request=SettingsSerializer, responses={200: SettingsSerializer})
     def put(self, request: Request) -> Response:
         """Choose anew, all of it."""
         body = SettingsSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        row = actions.change_settings(by=caller(request), **body.validated_data)
-        return Response(SettingsSerializer(row).data)
+        row = actions.change_settings(
+            by=caller(request), expected=expected(request, _settings), **body.validated_data
+        )
+        return Response(_settings(row))
+
+
+def _settings(row: Preference) -> Any:
+    return SettingsSerializer(row).data

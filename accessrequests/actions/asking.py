@@ -32,6 +32,7 @@ from accounts import stepup
 from accounts.behalf import person_behind
 from accounts.door import fetch
 from accounts.models import User
+from accounts.preconditions import ANYTHING, Expected
 from accounts.stepup import Action, Proofs, Purpose
 from audit import clock
 from audit.events import Event
@@ -553,11 +554,15 @@ def file_together(
 
 
 @transaction.atomic
-def cancel_request(*, by: User, request_id: uuid.UUID | str) -> AccessRequest:
-    """Take a pending request back. Raises NotFound, Forbidden, AlreadyDecided."""
+def cancel_request(
+    *, by: User, request_id: uuid.UUID | str, expected: Expected = ANYTHING
+) -> AccessRequest:
+    """Take a pending request back. Raises NotFound, Forbidden, AlreadyDecided, and
+    PreconditionFailed."""
     request = fetch(AccessRequest.objects.visible_to(by), request_id, lock=True)
     check_cancel(by, request)
     check_pending(request)
+    expected.check(request)
     decide(request, RequestState.CANCELLED, by=by)
     record(Event.REQUEST_CANCELLED, by=by, about=request, related=(request.profile.endpoint,))
     notices.cancelled(request)

@@ -14,6 +14,7 @@ from accessrequests.policy.narrowing import always_asks, narrower
 from accounts.changes import propose
 from accounts.linked import check_second
 from accounts.models import Change, Group, User
+from accounts.preconditions import ANYTHING, Expected
 from accounts.stepup import Proofs
 from audit import clock
 from audit.events import Event
@@ -40,26 +41,33 @@ def check_document(document: PolicyDocument) -> None:
 
 
 def change_policy(
-    *, by: User, document: PolicyDocument, note: str, proofs: Proofs
+    *,
+    by: User,
+    document: PolicyDocument,
+    note: str,
+    proofs: Proofs,
+    expected: Expected = ANYTHING,
 ) -> Change | None:
     """Make this the policy's text, or have it wait for a second administrator where it isn't
     certainly narrower than what holds; the change that waits, or None if it was done.
 
-    Raises Forbidden, StepUpNeeded, Conflict where another change of it waits, and InvalidInput as
-    `save_policy` does, and for a note that is missing.
+    Raises Forbidden, StepUpNeeded, PreconditionFailed, Conflict where another change of it waits,
+    and InvalidInput as `save_policy` does, and for a note that is missing.
     """
     check_administer(by)
-    return _propose(by, _row(document.slug), document.as_data(), note, proofs)
+    return _propose(by, _row(document.slug), document.as_data(), note, proofs, expected)
 
 
-def end_policy(*, by: User, slug: str, proofs: Proofs) -> Change | None:
+def end_policy(
+    *, by: User, slug: str, proofs: Proofs, expected: Expected = ANYTHING
+) -> Change | None:
     """Retire a policy, or have that wait for a second administrator where the built-in one is less
     strict. Raises as `change_policy` does, and NotFound."""
     check_administer(by)
     row = _row(slug)
     if row is None:
         raise NotFound(kind="policy", id=slug)
-    return _propose(by, row, None, "Retire it.", proofs)
+    return _propose(by, row, None, "Retire it.", proofs, expected)
 
 
 def _row(slug: str) -> Policy | None:
@@ -67,7 +75,12 @@ def _row(slug: str) -> Policy | None:
 
 
 def _propose(
-    by: User, row: Policy | None, data: dict[str, Any] | None, note: str, proofs: Proofs
+    by: User,
+    row: Policy | None,
+    data: dict[str, Any] | None,
+    note: str,
+    proofs: Proofs,
+    expected: Expected,
 ) -> Change | None:
     try:
         return propose(
@@ -77,6 +90,7 @@ def _propose(
             payload={"document": data, "note": note},
             reason=note,
             proofs=proofs,
+            expected=expected,
         )
     except InvalidInput as error:
         if "reason" not in error.errors:

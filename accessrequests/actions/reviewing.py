@@ -23,6 +23,7 @@ from accessrequests.states import RequestState
 from accounts import stepup
 from accounts.door import fetch
 from accounts.models import User
+from accounts.preconditions import ANYTHING, Expected
 from accounts.stepup import Action, Proofs, Purpose
 from audit import clock
 from audit.events import Event
@@ -59,6 +60,7 @@ def review_request(
     scope: Mapping[str, Any] | None = None,
     starts_at: dt.datetime | None = None,
     proofs: Proofs = stepup.NONE,
+    expected: Expected = ANYTHING,
 ) -> Review:
     """Approve, approve less, or deny. The approval that completes the policy makes the grant.
 
@@ -66,8 +68,8 @@ def review_request(
     that is named; several approvals narrow together. Of break-glass access it is the review
     afterwards: a denial ends its grant. Raises NotFound, SelfReview, Forbidden, StepUpNeeded,
     AlreadyDecided (who and when), Conflict for a second verdict of the same person, AuthorityLost
-    where what it rests on no longer holds, and InvalidInput for a denial without a reason or what
-    would widen.
+    where what it rests on no longer holds, PreconditionFailed, and InvalidInput for a denial
+    without a reason or what would widen.
     """
     request = fetch(AccessRequest.objects.visible_to(by), request_id, lock=True)
     check_review(by, request)
@@ -88,6 +90,7 @@ def review_request(
         less = _less(request, duration, models, scope, starts_at)
     elif any(given is not None for given in (duration, models, scope, starts_at)):
         raise InvalidInput({"verdict": "Only an approval before access can give less."})
+    expected.check(request)
     review = Review.objects.create(
         request=request,
         reviewer=by,

@@ -1,6 +1,6 @@
 """What waits for the caller's decision, and what was decided with or without them."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import django_filters
 from django.db.models import Exists, OuterRef, Q, QuerySet
@@ -11,13 +11,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accessrequests.api.asking import DurationField
-from accessrequests.api.requests import SHOWN, RequestFilter, RequestSerializer
+from accessrequests.api.requests import EXPANSIONS, SHOWN, RequestFilter, RequestSerializer
 from accessrequests.figures import PERIODS, figures
 from accessrequests.models import AccessRequest, Review, Route
 from accessrequests.models.figures import WAITS
 from accessrequests.models.requests import own_of
 from accessrequests.queue import waiting_for
 from accounts.api import VisibleViewSet, caller
+from accounts.expanding import Expansions, expand
 from accounts.scope_permission import check_everywhere, within
 from audit import clock
 from endpoints.models import Endpoint
@@ -113,6 +114,7 @@ class ApprovalViewSet(mixins.ListModelMixin, VisibleViewSet[Route]):
     queryset = Route.objects.all()
     serializer_class: Any = ApprovalSerializer
     filterset_class: Any = ApprovalFilter
+    expansions: ClassVar[Expansions] = EXPANSIONS
     ordering: tuple[str, ...] = ("sort_at", "request_id")
     endpoint_path = "request__profile__endpoint"
 
@@ -126,8 +128,9 @@ class ApprovalViewSet(mixins.ListModelMixin, VisibleViewSet[Route]):
         routes = self.paginate_queryset(self.filter_queryset(self.get_queryset())) or []
         for route in routes:
             route.request.sort_at = route.sort_at  # type: ignore[attr-defined]
-        rows = ApprovalSerializer([route.request for route in routes], many=True)
-        return self.get_paginated_response(rows.data)
+        requests = [route.request for route in routes]
+        data = list(ApprovalSerializer(requests, many=True).data)
+        return self.get_paginated_response(expand(self, requests, data, EXPANSIONS))
 
     @extend_schema(responses={200: RequestSerializer(many=True)})
     @action(
@@ -147,7 +150,8 @@ class ApprovalViewSet(mixins.ListModelMixin, VisibleViewSet[Route]):
         ).exclude(own_of(user))
         found = within(request, found, "profile__endpoint")
         rows: Any = self.paginate_queryset(self.filter_queryset(found.order_by()))
-        return self.get_paginated_response(RequestSerializer(rows, many=True).data)
+        data = list(RequestSerializer(rows, many=True).data)
+        return self.get_paginated_response(expand(self, rows, data, EXPANSIONS))
 
     @extend_schema(parameters=[FiguresQuery], responses={200: FiguresSerializer}, filters=False)
     @action(detail=False, pagination_class=None, filter_backends=())

@@ -6,7 +6,7 @@ import django_filters
 from django.db.models import QuerySet
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
-from rest_framework import mixins, serializers, status
+from rest_framework import serializers, status
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -17,9 +17,11 @@ from accessrequests.models import Policy, PolicyVersion
 from accessrequests.permissions import check_administer
 from accessrequests.policy.document import json_schema, parse
 from accounts import stepup
-from accounts.api import IN_PERSON, StrictSerializer, VisibleViewSet, caller, check_person
+from accounts.api import IN_PERSON, StrictSerializer, caller, check_person
 from accounts.api_changes import ChangeSerializer
+from accounts.details import Details, Lists
 from accounts.models import Change
+from accounts.preconditions import Expected, expected
 from broker.errors import InvalidInput, NotFound
 
 ALONE = "Changing a policy takes a person."
@@ -73,13 +75,14 @@ class PolicyFilter(django_filters.FilterSet):
     )
 
 
-class PolicyViewSet(mixins.ListModelMixin, VisibleViewSet[Policy]):
+class PolicyViewSet(Lists[Policy], Details[Policy]):
     """Policies, as they are now. For auditors and administrators."""
 
     queryset = Policy.objects.filter(current__isnull=False).select_related("current").order_by()
     serializer_class = PolicySerializer
     filterset_class: Any = PolicyFilter
     lookup_field = "slug"
+    if_match = ("update", "destroy")
     lookup_value_converter = "slug"
 
     def get_object(self) -> Policy:
@@ -96,8 +99,8 @@ class PolicyViewSet(mixins.ListModelMixin, VisibleViewSet[Policy]):
         check_administer(user)
         check_person(request, ALONE)
 
-    def retrieve(self, request: Request, slug: str) -> Response:  # noqa: ARG002
-        return Response(PolicySerializer(self.get_object()).data)
+    def _expected(self, request: Request) -> Expected:
+        return expected(request, lambda row: PolicySerializer(row).data)
 
     @extend_schema(
         request=SaveSerializer,
@@ -122,7 +125,11 @@ class PolicyViewSet(mixins.ListModelMixin, VisibleViewSet[Policy]):
         note = body.validated_data.get("note", "")
         try:
             change = actions.change_policy(
-                by=caller(request), document=document, note=note, proofs=stepup.proofs(request)
+                by=caller(request),
+                document=document,
+                note=note,
+                proofs=stepup.proofs(request),
+                expected=self._expected(request),
             )
         except InvalidInput as error:
             raise InvalidInput(_in_body(error.errors)) from error
@@ -139,7 +146,12 @@ class PolicyViewSet(mixins.ListModelMixin, VisibleViewSet[Policy]):
         is less than it asked for, it waits for a second administrator. Takes what changing it
         takes."""
         self._check_may_change(request)
-        change = actions.end_policy(by=caller(request), slug=slug, proofs=stepup.proofs(request))
+        change = actions.end_policy(
+            by=caller(request),
+            slug=slug,
+            proofs=stepup.proofs(request),
+            expected=self._expected(request),
+        )
         if change is not None:
             return _waits(change)
         return Response(status=status.HTTP_204_NO_CONTENT)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import django_filters
 from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
-from rest_framework import mixins, serializers, status
+from rest_framework import serializers, status
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -32,17 +32,20 @@ from accessrequests.states import RequestState
 from accounts import stepup
 from accounts.api import (
     IN_PERSON,
-    VisibleViewSet,
     caller,
     check_empty,
     check_person,
 )
+from accounts.details import Details, Lists
+from accounts.expanding import ExpandedSerializer, Expansion, Expansions, listed_by
+from accounts.filters import MadeFilter, PersonFilter
 from accounts.models import User
+from accounts.preconditions import Expected, expected
 from accounts.scope_permission import check_endpoints
 from accounts.scopes import Verb
 from accounts.standing import check_standing
 from audit import clock
-from endpoints.api import ScopeSerializer
+from endpoints.api import ProfileViewSet, ScopeSerializer
 from endpoints.models import AccessProfile
 
 
@@ -66,6 +69,21 @@ class StepSerializer(serializers.Serializer[Any]):
 class OwedSerializer(serializers.Serializer[Any]):
     until = serializers.DateTimeField()
     done_at = serializers.DateTimeField(allow_null=True)
+
+
+def _reviews(_: Any, rows: Any) -> dict[Any, Any]:
+    return {row.pk: ReviewSerializer(row.reviews.all(), many=True).data for row in rows}
+
+
+# `grant` comes from the layer above, as it starts.
+EXPANSIONS: Expansions = {
+    "profile": listed_by(ProfileViewSet, key="profile_id"),
+    "reviews": Expansion(ReviewSerializer, _reviews, many=True),
+}
+
+
+class RequestExpandedSerializer(ExpandedSerializer):
+    expansions = EXPANSIONS
 
 
 class RequestRows(serializers.ListSerializer[Any]):
@@ -108,6 +126,7 @@ class RequestSerializer(serializers.ModelSerializer[AccessRequest]):
     grant = serializers.PrimaryKeyRelatedField[Grant](
         read_only=True, help_text="once approved", allow_null=True
     )
+    expanded = RequestExpandedSerializer(required=False, help_text="see `expand`")
     reviewers: dict[object, list[User]] | None = None
 
     class Meta:
@@ -142,6 +161,7 @@ class RequestSerializer(serializers.ModelSerializer[AccessRequest]):
             "decided_by",
             "review_owed",
             "grant",
+            "expanded",
         )
         read_only_fields = fields
 
@@ -204,16 +224,20 @@ def _step(request: AccessRequest, at: int, needs: dict[str, Any]) -> dict[str, A
 
 
 class RequestFilter(django_filters.FilterSet):
-    state = django_filters.ChoiceFilter(choices=RequestState.choices)
+    state = django_filters.MultipleChoiceFilter(choices=RequestState.choices, distinct=False)
     profile = django_filters.UUIDFilter()
     endpoint = django_filters.CharFilter(field_name="profile__endpoint__slug", label="its slug")
-    requester = django_filters.CharFilter(field_name="requester__email", label="their e-mail")
+    requester = PersonFilter(field_name="requester__email", label="their e-mail, or `me`")
+    on_behalf_of = PersonFilter(field_name="on_behalf_of__email", label="their e-mail, or `me`")
+    run = django_filters.CharFilter()
     ticket = django_filters.CharFilter()
     automatic = django_filters.BooleanFilter()
     break_glass = django_filters.BooleanFilter()
     extends = django_filters.UUIDFilter()
     raises = django_filters.UUIDFilter()
     together = django_filters.UUIDFilter()
+    since = MadeFilter(field_name="created_at", lookup_expr="gte", label="filed from then on")
+    until = MadeFilter(field_name="created_at", lookup_expr="lt", label="filed before that")
 
 
 # What a request is shown with, in a constant number of queries.
@@ -230,9 +254,7 @@ def _check_profiles(request: Request, *profiles: uuid.UUID) -> None:
 @extend_schema_view(
     create=extend_schema(request=FileSerializer, responses={201: RequestSerializer}),
 )
-class RequestViewSet(
-    mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewSet[AccessRequest]
-):
+class RequestViewSet(Lists[AccessRequest], Details[AccessRequest]):
     """Access requests: the caller's own, and those that they may review."""
 
     queryset = SHOWN.order_by()
@@ -248,6 +270,16 @@ class RequestViewSet(
         "reviews": Verb.REVIEW,
         "hand_over": Verb.REVIEW,
     }
+    expansions = EXPANSIONS
+    if_match = ("reviews", "cancel")
+
+    def _expected(self) -> Expected:
+        """By If-Match: that it is decided as it was looked at."""
+
+        def shown(row: AccessRequest) -> Any:
+            return RequestSerializer(SHOWN.get(pk=row.pk)).data
+
+        return expected(self.request, shown)
 
     def create(self, request: Request) -> Response:
         """Ask for access. Where the policy decides by itself, the answer has its grant already."""
@@ -335,6 +367,7 @@ class RequestViewSet(
             request_id=pk,
             verdict=Review.Verdict(said.pop("verdict")),
             proofs=stepup.proofs(request),
+            expected=self._expected(),
             **said,
         )
         return Response(ReviewSerializer(review).data, status=status.HTTP_201_CREATED)
@@ -385,5 +418,5 @@ class RequestViewSet(
     def cancel(self, request: Request, pk: str) -> Response:
         """Take one's own pending request back."""
         check_empty(request)
-        actions.cancel_request(by=caller(request), request_id=pk)
+        actions.cancel_request(by=caller(request), request_id=pk, expected=self._expected())
         return Response(RequestSerializer(self.get_object()).data)

@@ -7,6 +7,7 @@ from accounts.changes.rights import rights_of
 from accounts.linked import check_second
 from accounts.models import Group, Membership, User
 from accounts.permissions import check_administer, check_say_members
+from accounts.preconditions import ANYTHING, Expected
 from accounts.validation import messages
 from audit.events import Event
 from audit.record import record
@@ -59,10 +60,11 @@ def leave_group(*, by: User | None, user: User, group: Group) -> None:
 
 
 @transaction.atomic
-def remove_member(*, by: User, user: User, group: Group) -> None:
+def remove_member(*, by: User, user: User, group: Group, expected: Expected = ANYTHING) -> None:
     """End this person's membership as an owner of the group or an administrator. What they hold
-    by it ends with the next sweep. Raises Forbidden."""
+    by it ends with the next sweep. Raises Forbidden and PreconditionFailed."""
     check_say_members(by, group)
+    expected.check(_locked(group))
     leave_group(by=by, user=user, group=group)
 
 
@@ -81,9 +83,15 @@ def name_owner(
 
 
 @transaction.atomic
-def drop_owner(*, by: User | None, group: Group, user: User) -> None:
-    """Take that away again. Raises Forbidden."""
+def drop_owner(*, by: User | None, group: Group, user: User, expected: Expected = ANYTHING) -> None:
+    """Take that away again. Raises Forbidden and PreconditionFailed."""
     check_administer(by)
+    expected.check(_locked(group))
     gone, _ = Group.owners.through.objects.filter(group=group, user=user).delete()
     if gone:
         record(Event.GROUP_OWNER_DROPPED, by=by, about=group, related=(user,), owner=user.email)
+
+
+def _locked(group: Group) -> Group:
+    # Of two who looked at the same members, the second sees what the first did.
+    return Group.objects.select_for_update(no_key=True).get(pk=group.pk)

@@ -12,6 +12,7 @@ from accounts.changes.kinds import Kind, kind_of
 from accounts.door import fetch
 from accounts.linked import are_linked
 from accounts.models import Change, User
+from accounts.preconditions import ANYTHING, Expected
 from accounts.stepup import Action, Proofs, Purpose
 from audit import clock
 from audit.events import Event
@@ -72,12 +73,13 @@ def propose(
     payload: dict[str, Any],
     reason: str = "",
     proofs: Proofs,
+    expected: Expected = ANYTHING,
 ) -> Change | None:
     """Ask for a change, which waits for a second administrator; None if it was done at once,
     because it lets nobody do more than before.
 
-    Raises Forbidden, NotFound, InvalidInput by field, StepUpNeeded, and Conflict where another
-    change of the same thing waits already.
+    Raises Forbidden, NotFound, InvalidInput by field, StepUpNeeded, PreconditionFailed, and
+    Conflict where another change of the same thing waits already.
     """
     what = kind_of(kind)
     with transaction.atomic():
@@ -89,6 +91,7 @@ def propose(
         what.check_may_propose(person, row)
         payload = what.checked(row, payload)
         proofs.check(what.purpose(row, payload))
+        expected.check(row)
         if not what.widens(row, payload):
             what.apply(by=person, proposed_by=None, row=row, payload=payload)
             return None
@@ -214,12 +217,14 @@ def _open(by: User, change_id: Any) -> Change:
     return change
 
 
-def approve(*, by: User, change_id: Any, note: str = "", proofs: Proofs) -> Change:
+def approve(
+    *, by: User, change_id: Any, note: str = "", proofs: Proofs, expected: Expected = ANYTHING
+) -> Change:
     """Agree to a change, which is done by this.
 
     Both people are looked at again at this moment, and so is what it was made from. Raises
-    NotFound, Forbidden, SecondPerson, StepUpNeeded, Conflict where it's decided or can't be done
-    any more, StaleChange where what it was made from has changed since.
+    NotFound, Forbidden, SecondPerson, StepUpNeeded, PreconditionFailed, Conflict where it's decided
+    or can't be done any more, StaleChange where what it was made from has changed since.
     """
     note = _text("note", note)
     with transaction.atomic():
@@ -231,6 +236,7 @@ def approve(*, by: User, change_id: Any, note: str = "", proofs: Proofs) -> Chan
             raise Forbidden("Only administrators decide changes.")
         check_decide(people[by.pk], change, row)
         proofs.check(Purpose(Action.CHANGE, str(change.pk)))
+        expected.check(change)
         what = kind_of(change.kind)
         if _is_stale(change, what, row):
             raise StaleChange(difference=_difference_now(what, row, change))
@@ -257,7 +263,9 @@ def _difference_now(what: Kind, row: Any, change: Change) -> list[dict[str, str]
         return []
 
 
-def reject(*, by: User, change_id: Any, note: str, proofs: Proofs) -> Change:
+def reject(
+    *, by: User, change_id: Any, note: str, proofs: Proofs, expected: Expected = ANYTHING
+) -> Change:
     """Refuse a change. Raises as `approve` does, and InvalidInput without a note."""
     note = _text("note", note, missing="Say why not: whoever proposed it reads this.")
     with transaction.atomic():
@@ -268,16 +276,19 @@ def reject(*, by: User, change_id: Any, note: str, proofs: Proofs) -> Change:
             raise Forbidden("Only administrators decide changes.")
         check_decide(person, change)
         proofs.check(Purpose(Action.CHANGE, str(change.pk)))
+        expected.check(change)
         return _close(change, Change.State.REJECTED, by=person, note=note)
 
 
-def withdraw(*, by: User, change_id: Any) -> Change:
-    """Take one's own proposal back. Raises NotFound, Forbidden, and Conflict where it's decided."""
+def withdraw(*, by: User, change_id: Any, expected: Expected = ANYTHING) -> Change:
+    """Take one's own proposal back. Raises NotFound, Forbidden, PreconditionFailed, and Conflict
+    where it's decided."""
     with transaction.atomic():
         _one_at_a_time()
         change = _open(by, change_id)
         if change.proposed_by_id != by.pk:
             raise Forbidden("Only who proposed a change withdraws it; others reject it.")
+        expected.check(change)
         return _close(change, Change.State.WITHDRAWN, by=by)
 
 

@@ -13,6 +13,7 @@ from accessrequests.states import EndReason
 from accounts.behalf import let_by
 from accounts.door import fetch
 from accounts.models import Membership, User
+from accounts.preconditions import ANYTHING, Expected
 from audit import clock
 from credentials.actions.revoking import start_revoking
 from credentials.models import Credential
@@ -24,18 +25,24 @@ BATCH = 1000
 
 @transaction.atomic
 def end_grant(
-    *, grant_id: uuid.UUID | str, by: User | None, reason: EndReason | None = None
+    *,
+    grant_id: uuid.UUID | str,
+    by: User | None,
+    reason: EndReason | None = None,
+    expected: Expected = ANYTHING,
 ) -> Grant:
     """End a grant and start taking its credentials back.
 
     By a person the reason is `given_back` for its holder and `revoked` for anybody else.
-    Ending what has ended already changes nothing. Raises NotFound and Forbidden.
+    Ending what has ended already changes nothing. Raises NotFound, Forbidden and
+    PreconditionFailed.
     """
     visible = Grant.objects.visible_to(by) if by is not None else Grant.objects.all()
     grant = fetch(visible, grant_id, lock=True)
     if by is not None:
         check_end(by, grant)
         reason = EndReason.GIVEN_BACK if grant.holder_id == by.pk else EndReason.REVOKED
+    expected.check(grant)
     if reason is None:
         raise ValueError("Keyturn itself must say why it ends a grant")
     _end([grant], reason, by)

@@ -217,6 +217,8 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (READ, "grants/{grant}/"): row(200, 404, 200, 200, 200, 200, 404),
     (READ, "grants/{grant}/calls/"): row(200, 404, 200, 200, 200, 200, 404),
     (READ, "grants/{grant}/usage/"): row(200, 404, 200, 200, 200, 200, 404),
+    (READ, "endpoints/{endpoint}/prices/"): row(200, 200, 200, 200, 200, 200, 404),
+    (WRITE, "endpoints/{endpoint}/prices/"): row(403, 403, 403, 201, 403, 201, 404),
     (READ, "endpoints/{slug}/prices/"): row(200, 200, 200, 200, 200, 200, 404),
     (WRITE, "endpoints/{slug}/prices/"): row(403, 403, 403, 201, 403, 201, 404),
     (READ, "endpoints/{endpoint}/rotations/"): row(200, 200, 200, 200, 200, 200, 404),
@@ -285,6 +287,7 @@ IN_PERSON = {
     (WRITE, "stops/{stop}/lift/"),
     (WRITE, "endpoints/{endpoint}/rotate/"),
     (WRITE, "endpoints/{slug}/prices/"),
+    (WRITE, "endpoints/{endpoint}/prices/"),
 }
 
 
@@ -309,12 +312,10 @@ def body_for(template: str, scene: Scene) -> dict[str, Any]:
     profile = str(scene.grant.request.profile_id)
     version = scene.policy.current
     assert version is not None
+    price = {"model": "demo-small", "input_price": "0.15", "output_price": "0.6"}
     bodies: dict[str, Any] = {
-        "endpoints/{slug}/prices/": {
-            "model": "demo-small",
-            "input_price": "0.15",
-            "output_price": "0.6",
-        },
+        "endpoints/{slug}/prices/": price,
+        "endpoints/{endpoint}/prices/": price,
         "endpoints/{endpoint}/report-leak/": {"reason": "It is in a log."},
         "stops/": {
             "endpoint": scene.grant.request.profile.endpoint.slug,

@@ -72,7 +72,7 @@ def test_a_page_stays_what_it_was_while_rows_are_added(world: World) -> None:
     assert not {e["id"] for e in first["results"]} & {e["id"] for e in second["results"]}
 
 
-@pytest.mark.parametrize("limit", ["0", "-1", "201", "1000000", "x", "", "9" * 100])
+@pytest.mark.parametrize("limit", ["0", "-1", "201", "1000000", "9" * 100])
 @pytest.mark.parametrize("name", ["requests", "audit/events"])
 def test_a_limit_out_of_bounds_gives_a_page_in_bounds(
     name: str, limit: str, caller: Caller
@@ -80,6 +80,11 @@ def test_a_limit_out_of_bounds_gives_a_page_in_bounds(
     answer = caller.get(f"{name}/", limit=limit)
     assert answer.status_code == 200
     assert len(answer.json()["results"]) <= 200
+
+
+@pytest.mark.parametrize("limit", ["x", "", "1.5", "null"])
+def test_a_limit_that_is_no_number(limit: str, caller: Caller) -> None:
+    assert faults(caller.get("requests/", limit=limit)) == {"limit": "Must be a whole number."}
 
 
 def cursor(**parts: str) -> str:
@@ -140,6 +145,9 @@ def test_the_record_by_event_object_and_time(grant: Grant, caller: Caller) -> No
     [
         ("requests", {"state": "another"}),
         ("requests", {"profile": "x"}),
+        ("requests", {"profile": ""}),
+        ("requests", {"break_glass": "1"}),
+        ("notifications", {"unread": "null"}),
         ("grants", {"request": "x"}),
         ("grants", {"state": "\x00"}),
         ("credentials", {"grant": "x"}),

@@ -62,8 +62,10 @@ ROUTES = {
     ("api-grant-end", POST): "grant",
     ("api-grant-calls", GET): "grant",
     ("api-grant-usage", GET): "grant",
-    ("api-endpoint-prices", GET): "slug",
-    ("api-endpoint-prices", POST): "slug",
+    ("api-endpoint-prices", GET): "endpoint",
+    ("api-endpoint-prices", POST): "endpoint",
+    ("api-endpoint-prices-by-slug", GET): "slug",
+    ("api-endpoint-prices-by-slug", POST): "slug",
     ("api-stop-detail", GET): "stop",
     ("api-stop-lift", POST): "stop",
     ("api-credential-detail", GET): "credential",
@@ -173,8 +175,10 @@ ADMINISTERED = {
     "rule",
 }
 TEAMMATE_SEES = {"endpoint", "profile", "slug"}
+PRICE = {"model": "demo-small", "input_price": "1", "output_price": "2"}
 BODIES = {
-    "api-endpoint-prices": {"model": "demo-small", "input_price": "1", "output_price": "2"},
+    "api-endpoint-prices": PRICE,
+    "api-endpoint-prices-by-slug": PRICE,
     "api-credential-unwrap": {"token": "s.x"},
     "api-request-reviews": {"verdict": "approve"},
     "api-request-comments": {"text": "Let me in."},

@@ -1,0 +1,96 @@
+"""Preconditions of calls (RFC 9110, section 13): which version of a thing somebody looked at.
+
+A tag is the digest of the whole representation, so that whatever a caller can see of it changes
+it. What was expanded comes behind a dot, and If-Match doesn't look at that.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rest_framework import status
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.utils.encoders import JSONEncoder
+
+from broker.errors import InvalidInput, PreconditionFailed
+
+EXPANDED = "expanded"
+_TAG = r'(W/)?"([!#-~\x80-\xff]*)"'
+_LIST = re.compile(rf"{_TAG}(?:\s*,\s*{_TAG})*")
+
+
+def _digest(data: Any) -> str:
+    text = json.dumps(data, sort_keys=True, cls=JSONEncoder)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _plain(data: Any) -> Any:
+    if not isinstance(data, Mapping):
+        return data
+    return {name: value for name, value in data.items() if name != EXPANDED}
+
+
+def tag_of(data: Any) -> str:
+    """The tag of this representation, without its quotes."""
+    plain = _digest(_plain(data))
+    if isinstance(data, Mapping) and EXPANDED in data:
+        return f"{plain}.{_digest(data[EXPANDED])}"
+    return plain
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a caller looked at before, and says that it still is. Verbs check it on the row that
+    they have locked: before that, somebody else could still be first."""
+
+    shown: Callable[[Any], Any]
+    tags: frozenset[str] | None = None  # None: whatever it is by now
+
+    def check(self, row: Any) -> None:
+        """Raise PreconditionFailed unless the row is shown now as it was; None is gone or new."""
+        if self.tags is None or (row is not None and "*" in self.tags):
+            return
+        if row is None or _digest(self.shown(row)) not in self.tags:
+            raise PreconditionFailed
+
+
+ANYTHING = Expected(shown=lambda row: row)
+
+
+def expected(request: Request, shown: Callable[[Any], Any]) -> Expected:
+    """What the call's If-Match says, of what `shown` represents. Raises InvalidInput."""
+    found = _tags(request, "If-Match")
+    if found is None:
+        return ANYTHING
+    # The comparison is strong: a weak tag never matches.
+    return Expected(shown, frozenset(tag.partition(".")[0] for weak, tag in found if not weak))
+
+
+def tagged(request: Request, data: Any) -> Response:
+    """The answer to a GET: this, with its tag; 304 where the caller has it already.
+
+    Raises PreconditionFailed where If-Match asks for another, and InvalidInput.
+    """
+    tag = tag_of(data)
+    expected(request, lambda plain: plain).check(_plain(data))
+    known = _tags(request, "If-None-Match") or []
+    headers = {"ETag": f'"{tag}"', "Cache-Control": "private, no-cache"}
+    if any(each in {tag, "*"} for _, each in known):
+        return Response(status=status.HTTP_304_NOT_MODIFIED, headers=headers)
+    return Response(data, headers=headers)
+
+
+def _tags(request: Request, header: str) -> list[tuple[bool, str]] | None:
+    """The tags in this header, each with whether it is weak; None without the header."""
+    text = request.headers.get(header)
+    if text is None:
+        return None
+    if text.strip() == "*":
+        return [(False, "*")]
+    if not _LIST.fullmatch(text.strip()):
+        raise InvalidInput({header: 'Must be *, or tags as in ETag, such as "5f1c".'})
+    return [(bool(weak), tag) for weak, tag in re.findall(_TAG, text)]
