@@ -103,6 +103,12 @@ KEYTURN_METRICS_TOKEN = env.str("KEYTURN_METRICS_TOKEN", "")
 if 0 < len(KEYTURN_METRICS_TOKEN) < 32:
     raise ImproperlyConfigured("KEYTURN_METRICS_TOKEN is too short: make it 32 characters or more")
 
+# Calls of the API that may wait for a decision at once, in each web process: each holds one of its
+# threads for up to a minute. A quarter of those that granian is started with.
+KEYTURN_WAITING = env.int("KEYTURN_WAITING", 4)
+if KEYTURN_WAITING < 0:
+    raise ImproperlyConfigured("KEYTURN_WAITING must be 0 or more")
+
 # An empty key is refused by Django itself, with the setting's name, by whatever needs it first.
 SECRET_KEY = env.str("KEYTURN_SECRET_KEY", "")
 DEBUG = False

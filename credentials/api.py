@@ -255,6 +255,7 @@ class GrantViewSet(Lists[Grant], Details[Grant]):
         "end": Verb.END,
     }
     expansions = GRANT_EXPANSIONS
+    waits_while = (GrantState.SCHEDULED,)
     if_match = ("end",)
 
     @extend_schema(request=CheckOutSerializer, responses={201: CheckedOutSerializer})
@@ -325,6 +326,7 @@ class CredentialViewSet(Lists[Credential], Details[Credential]):
     endpoint_path = "grant__request__profile__endpoint"
     verbs: ClassVar = {"unwrap": Verb.CHECK_OUT}
     expansions = CREDENTIAL_EXPANSIONS
+    waits_while = (CredentialState.ISSUING, CredentialState.REVOKING)
 
     @extend_schema(request=None, responses={200: CredentialSerializer})
     @action(detail=True, methods=["post"], url_path="try-now")

@@ -271,6 +271,7 @@ class RequestViewSet(Lists[AccessRequest], Details[AccessRequest]):
         "hand_over": Verb.REVIEW,
     }
     expansions = EXPANSIONS
+    waits_while = (RequestState.PENDING,)
     if_match = ("reviews", "cancel")
 
     def _expected(self) -> Expected:
