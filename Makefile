@@ -178,6 +178,7 @@ wrk:
 docs: $(VENV)/.installed ## Write the generated pages of docs/ anew
 	@$(RUN) manage.py request_states --write
 	@$(RUN) manage.py roles --write
+	@$(RUN) manage.py webhook_types --write
 	@$(RUN) manage.py policy schema --write
 
 LOCK := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -43,6 +43,7 @@ class Action(StrEnum):
     TOKEN = "token"  # noqa: S105 -- the word, not one
     FACTOR = "factor"
     ISSUER = "issuer"  # who may sign for workloads, and which act as whom
+    WEBHOOK = "webhook"  # where what happens is told
     AGENT = "agent"  # let one act on one's behalf
 
 

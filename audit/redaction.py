@@ -5,7 +5,8 @@ import re
 
 # Service, batch and recovery tokens of Vault and OpenBao; Keyturn's own tokens, of invitations too;
 # its recovery codes; what sets up an authenticator; a provider's codes; bearer headers; keys of the
-# `sk-` family; JWTs. A rotating log would keep for months what must live for minutes.
+# `sk-` family; webhooks' secrets; JWTs. A rotating log would keep for months what must live for
+# minutes.
 _SECRETS = re.compile(
     r"\b(?:hv)?[sbr]\.[A-Za-z0-9_\-.]{20,}"
     r"|\bkt_[a-z]+_(?:[0-9A-Za-z]+_)?[0-9A-Za-z]{43}(?:_[0-9a-f]{8})?"
@@ -13,6 +14,7 @@ _SECRETS = re.compile(
     r"|\botpauth://[^\s'\"]+"
     r"|(?i:\bcode=)[^\s'\"&]{16,}"
     r"|\bsk-[A-Za-z0-9_\-]{16,}"
+    r"|\bwhsec_[A-Za-z0-9+/=]{16,}"
     r"|\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{16,}"
     r"|(?i:\bbearer\s+)[^\s'\"]{16,}"
 )

@@ -25,11 +25,12 @@ def _work_unasked(**_: Any) -> None:
     from credentials.sweeper import tickers as sweepers
     from gateway.retention import dropper
     from notifications.delivery import tickers
+    from notifications.webhooks.delivery import tickers as webhooks
 
     try:
         check_skew()
     except Skewed as error:
         # Celery logs any other exception here, and goes on.
         raise SystemExit(str(error)) from error
-    for ticker in (*sweepers(), dropper(), *tickers()):
+    for ticker in (*sweepers(), dropper(), *tickers(), *webhooks()):
         ticker.start()

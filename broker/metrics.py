@@ -9,6 +9,9 @@ from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from credentials.metrics import registry
+from notifications.webhooks.metrics import Webhooks
+
+registry.register(Webhooks())
 
 
 @never_cache

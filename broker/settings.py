@@ -427,6 +427,10 @@ SPECTACULAR_SETTINGS = {
             }
         }
     },
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "notifications.webhooks.documented.add_webhooks",
+    ],
     "ENUM_NAME_OVERRIDES": {
         "RequestState": "accessrequests.states.RequestState",
         "EmailChoice": "notifications.kinds.Email",

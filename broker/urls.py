@@ -27,6 +27,7 @@ from credentials.rotation_api import ReportLeakView, RotateView, RotationsView
 from endpoints.api import EndpointViewSet, ProfileViewSet
 from gateway.api import CallsView, LiveViewSet, PricesBySlugView, PricesView, StopViewSet, UsageView
 from notifications.api import NotificationSettingsView, NotificationViewSet
+from notifications.webhooks.api import WebhookMessageViewSet, WebhookViewSet
 
 
 class AuditEvents(ApiView, AuditEventViewSet):
@@ -54,6 +55,8 @@ router.register("credentials", CredentialViewSet, basename="api-credential")
 router.register("tokens", ApiTokenViewSet, basename="api-token")
 router.register("audit/events", AuditEvents, basename="api-audit-event")
 router.register("notifications", NotificationViewSet, basename="api-notification")
+router.register("webhooks", WebhookViewSet, basename="api-webhook")
+router.register("webhook-messages", WebhookMessageViewSet, basename="api-webhook-message")
 
 api = [
     *router.urls,

@@ -22,6 +22,7 @@ from credentials import views_operations as operations
 from endpoints import views as endpoints
 from gateway import views as gateway
 from notifications import views as notifications
+from notifications.webhooks import views as webhooks
 
 urlpatterns = [
     path("", credentials.home, name="home"),
@@ -98,6 +99,21 @@ urlpatterns = [
     path("notifications/read/", notifications.notifications_read, name="notifications-read"),
     path(
         "notifications/<uuid:pk>/read/", notifications.notification_read, name="notification-read"
+    ),
+    path("webhooks/", webhooks.webhooks, name="webhooks"),
+    path("webhooks/new/", webhooks.webhook_new, name="webhook-new"),
+    path("webhooks/<uuid:pk>/", webhooks.webhook, name="webhook"),
+    path("webhooks/<uuid:pk>/edit/", webhooks.webhook_edit, name="webhook-edit"),
+    path("webhooks/<uuid:pk>/rotate-secret/", webhooks.webhook_rotate, name="webhook-rotate"),
+    path("webhooks/<uuid:pk>/test/", webhooks.webhook_test, name="webhook-test"),
+    path("webhooks/<uuid:pk>/replay/", webhooks.webhook_replay, name="webhook-replay"),
+    path("webhooks/<uuid:pk>/enable/", webhooks.webhook_enable, name="webhook-enable"),
+    path("webhooks/<uuid:pk>/disable/", webhooks.webhook_disable, name="webhook-disable"),
+    path("webhooks/<uuid:pk>/delete/", webhooks.webhook_delete, name="webhook-delete"),
+    path(
+        "webhooks/messages/<uuid:pk>/replay/",
+        webhooks.webhook_message_replay,
+        name="webhook-message-replay",
     ),
     path("catalogue/", accessrequests.catalogue, name="catalogue"),
     path("endpoints/<slug:slug>/", accessrequests.endpoint, name="endpoint"),

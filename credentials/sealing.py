@@ -1,4 +1,5 @@
-"""Vault as `accounts.factors` asks for it: that app lies below this one and can't import it."""
+"""Vault as `accounts.factors` and `notifications.webhooks` ask for it: those apps lie below this
+one and can't import it."""
 
 import logging
 
@@ -13,7 +14,7 @@ def seal(secret: bytes, bound_to: str) -> str:
     try:
         return vault.seal(secret, bound_to=bound_to)
     except vault.VaultError as error:
-        raise _unavailable(error) from error
+        raise _unavailable(error, "second factors") from error
 
 
 def unseal(sealed: str, bound_to: str) -> bytes:
@@ -21,12 +22,29 @@ def unseal(sealed: str, bound_to: str) -> bytes:
     try:
         return vault.unseal(sealed, bound_to=bound_to)
     except vault.VaultError as error:
-        raise _unavailable(error) from error
+        raise _unavailable(error, "second factors") from error
 
 
-def _unavailable(error: vault.VaultError) -> Unavailable:
-    logger.warning("second factor: %s", error)
+def seal_webhook(secret: bytes, bound_to: str) -> str:
+    """A webhook's signing secret as only Vault can read it. Raises Unavailable."""
+    try:
+        return vault.seal(secret, bound_to=bound_to, key=vault.WEBHOOK_KEY)
+    except vault.VaultError as error:
+        raise _unavailable(error, "signing secrets") from error
+
+
+def unseal_webhook(sealed: str, bound_to: str) -> bytes:
+    """The signing secret, for the worker alone: Vault tells no other process. Raises
+    Unavailable."""
+    try:
+        return vault.unseal(sealed, bound_to=bound_to, key=vault.WEBHOOK_KEY)
+    except vault.VaultError as error:
+        raise _unavailable(error, "signing secrets") from error
+
+
+def _unavailable(error: vault.VaultError, what: str) -> Unavailable:
+    logger.warning("%s: %s", what, error)
     return Unavailable(
-        "Vault can't be asked about second factors at the moment. Nothing was changed: try again "
-        "in a few seconds."
+        f"Vault can't be asked about {what} at the moment. Nothing was changed: try again in a few "
+        "seconds."
     )

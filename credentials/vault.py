@@ -37,6 +37,7 @@ WRAP_PATH = "sys/wrapping/wrap"
 KV_MOUNT = "kv"
 TRANSIT_MOUNT = "transit"
 FACTOR_KEY = "second-factor"
+WEBHOOK_KEY = "webhooks"
 SIGNING_KEY = "credentials"
 
 
@@ -660,22 +661,22 @@ def ocsp(mount: str, question: bytes) -> bytes:
     return content
 
 
-def seal(secret: bytes, *, bound_to: str) -> str:
-    """`secret` encrypted by Vault's key for second factors; `unseal` needs the same `bound_to`."""
-    with _calling("seal a second factor") as client:
+def seal(secret: bytes, *, bound_to: str, key: str = FACTOR_KEY) -> str:
+    """`secret` encrypted by this key of Vault's; `unseal` needs the same `bound_to`."""
+    with _calling(f"seal by the key {key}") as client:
         answer = client.adapter.post(
-            f"/v1/{TRANSIT_MOUNT}/encrypt/{FACTOR_KEY}",
+            f"/v1/{TRANSIT_MOUNT}/encrypt/{key}",
             json={"plaintext": _base64(secret), "associated_data": _base64(bound_to.encode())},
         )
     sealed: str = answer["data"]["ciphertext"]
     return sealed
 
 
-def unseal(sealed: str, *, bound_to: str) -> bytes:
+def unseal(sealed: str, *, bound_to: str, key: str = FACTOR_KEY) -> bytes:
     """What `seal` encrypted. Raises VaultInvalid where it was bound to something else."""
-    with _calling("unseal a second factor") as client:
+    with _calling(f"unseal by the key {key}") as client:
         answer = client.adapter.post(
-            f"/v1/{TRANSIT_MOUNT}/decrypt/{FACTOR_KEY}",
+            f"/v1/{TRANSIT_MOUNT}/decrypt/{key}",
             json={"ciphertext": sealed, "associated_data": _base64(bound_to.encode())},
         )
     return base64.b64decode(answer["data"]["plaintext"])

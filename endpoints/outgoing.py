@@ -132,7 +132,8 @@ def send(
     """Call `url` once and read the answer, whatever its status; redirects are not followed.
 
     It ends within `timeout` seconds, name resolution and body included, and reads at most `most`
-    bytes. Raises Refused or OutgoingError. Not for code that runs in an event loop.
+    bytes; with 0, none of the body. Raises Refused or OutgoingError. Not for code that runs in an
+    event loop.
     """
     sent = {"Accept-Encoding": "identity", "User-Agent": "Keyturn"} | dict(headers or {})
     if json is not None:
@@ -143,6 +144,19 @@ def send(
     target = _target(url)
     limits = aiohttp.ClientTimeout(total=timeout, connect=min(timeout, CONNECT_TIMEOUT))
     return asyncio.run(_send(method, target, sent, body, limits, most))
+
+
+def check(url: str) -> None:
+    """Raise Refused where `url` may not be called from here, as things stand. A name that isn't
+    found in two seconds passes: each call judges it again."""
+    target = _target(url)
+    host, in_clear = str(target.host), target.scheme == "http"
+    try:
+        lookup = _lookups.submit(look_up, host, target.port or 443, socket.AF_UNSPEC)
+        found = lookup.result(timeout=2)
+    except (OSError, TimeoutError, UnicodeError):
+        return
+    _check(host, [str(sockaddr[0]) for *_, sockaddr in found], in_clear=in_clear)
 
 
 def allowed(address: Address, *, in_clear: bool = False) -> bool:
@@ -216,7 +230,8 @@ def _check(host: str, addresses: Iterable[str], *, in_clear: bool) -> None:
 
 
 # Apart from the event loop's own, whose end would wait for a name server that doesn't answer.
-_lookups = ThreadPoolExecutor(max_workers=8, thread_name_prefix="lookup")
+# As many as there are webhooks in flight, and some: names that hang must hold up no other's.
+_lookups = ThreadPoolExecutor(max_workers=64, thread_name_prefix="lookup")
 
 
 class _Resolver(AbstractResolver):
@@ -316,7 +331,7 @@ async def _send(
             ) as response,
         ):
             read = bytearray()
-            async for part in response.content.iter_any():
+            while most and (part := await response.content.readany()):
                 read += part
                 if len(read) > most:
                     raise OutgoingError(

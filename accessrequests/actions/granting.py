@@ -155,7 +155,12 @@ def _cancel_raises(grants: list[Grant]) -> None:
     )
     for request in waiting:
         decide(request, RequestState.CANCELLED, by=None)
-        record(Event.REQUEST_CANCELLED, by=None, about=request, related=(request.profile.endpoint,))
+        record(
+            Event.REQUEST_CANCELLED,
+            by=None,
+            about=request,
+            related=(request.profile.endpoint, request.requester),
+        )
         notices.cancelled(request)
 
 

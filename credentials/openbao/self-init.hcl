@@ -26,8 +26,8 @@ initialize "kv" {
   }
 }
 
-# Seals what PostgreSQL keeps, the secrets of second factors, and signs JWTs. Neither key ever
-# leaves OpenBao.
+# Seals what PostgreSQL keeps, the secrets of second factors and of webhooks, and signs JWTs. No key
+# ever leaves OpenBao.
 initialize "transit" {
   request "mount" {
     operation = "update"
@@ -43,6 +43,11 @@ initialize "transit" {
   request "second-factor" {
     operation = "update"
     path      = "keyturn/transit/keys/second-factor"
+    data      = { type = "aes256-gcm96" }
+  }
+  request "webhooks" {
+    operation = "update"
+    path      = "keyturn/transit/keys/webhooks"
     data      = { type = "aes256-gcm96" }
   }
 }

@@ -1,6 +1,6 @@
 # Portal and REST API: mints gateway tokens and leases under a grant, raises their TTL, tells whose one is,
 # and stores upstream secrets that people type in. It can't read those back. It seals and unseals
-# the secrets of second factors, and signs JWTs.
+# the secrets of second factors, seals those of webhooks, and signs JWTs.
 
 # Only what a grant needs may be said, and only so: one of two policies as a string (a list is
 # compared with these values as a whole), an end as a string that starts with 1 to 9, as 0
@@ -104,6 +104,14 @@ path "transit/decrypt/second-factor" {
   capabilities        = ["update"]
   allowed_parameters  = { "ciphertext" = [], "associated_data" = [] }
   required_parameters = ["ciphertext", "associated_data"]
+}
+
+# Signing secrets of webhooks, each with the webhook that it is bound to. What signs by them is the
+# worker's.
+path "transit/encrypt/webhooks" {
+  capabilities        = ["update"]
+  allowed_parameters  = { "plaintext" = [], "associated_data" = [] }
+  required_parameters = ["plaintext", "associated_data"]
 }
 
 # JWTs. By a version that it names, as a new one must be published before it signs.

@@ -69,6 +69,13 @@ path "kv/data/rotators/*" {
   capabilities = ["read"]
 }
 
+# Signs what it sends to webhooks.
+path "transit/decrypt/webhooks" {
+  capabilities        = ["update"]
+  allowed_parameters  = { "ciphertext" = [], "associated_data" = [] }
+  required_parameters = ["ciphertext", "associated_data"]
+}
+
 path "auth/token/lookup-self" {
   capabilities = ["read"]
 }

@@ -28,8 +28,9 @@ from credentials.stopping import stop
 from endpoints.api import EndpointSerializer
 from endpoints.models import EmergencyStop
 from notifications.kinds import Kind
-from notifications.models import Notification
+from notifications.models import Notification, Webhook, WebhookMessage
 from notifications.outbox import notify
+from notifications.webhooks.actions import create_webhook, send_test
 from tests.accounts.authenticator import authenticator, code
 from tests.api.callers import Caller, problem
 from tests.world import PROVED, World, reviewing
@@ -55,6 +56,8 @@ class Scene:
     colleague: User
     consent: AgentConsent
     rule: WorkloadRule
+    webhook: Webhook
+    message: WebhookMessage
     people: dict[str, User]
 
     def path(self, template: str) -> str:
@@ -76,6 +79,8 @@ class Scene:
             token=self.token.pk,
             colleague=self.colleague.pk,
             consent=self.consent.pk,
+            webhook=self.webhook.pk,
+            message=self.message.pk,
             group=self.grant.request.profile.requesters_id,
             slug=self.grant.request.profile.endpoint.slug,
         )
@@ -96,6 +101,8 @@ class Scene:
             Purpose(Action.ISSUER, str(self.rule.issuer_id)),
             Purpose(Action.ISSUER, str(self.rule.pk)),
             Purpose(Action.CHANGE, str(self.change.pk)),
+            Purpose(Action.WEBHOOK),
+            Purpose(Action.WEBHOOK, str(self.webhook.pk)),
             Purpose(Action.AGENT),
             Purpose(Action.PEOPLE, str(self.colleague.pk)),
             *(Purpose(Action.TOKEN, str(user.pk)) for user in self.people.values()),
@@ -130,6 +137,7 @@ def scene(committed_once: None, world: World) -> Scene:
     )
     assert change is not None
     agent = world.person(owner=world.person())
+    webhook, _ = create_webhook(by=holder, name="CI", url="http://127.0.0.1:9/", proofs=PROVED)
     return Scene(
         pending,
         grant,
@@ -145,6 +153,8 @@ def scene(committed_once: None, world: World) -> Scene:
         world.person(profile.reviewers),
         allow_agent(by=holder, agent=agent.email),
         world.rule(),
+        webhook,
+        send_test(by=holder, webhook_id=webhook.pk),
         {
             "holder": holder,
             "teammate": world.person(profile.requesters),
@@ -235,6 +245,19 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (READ, "notifications/"): row(200, 200, 200, 200, 200, 200, 200),
     (READ, "notification-settings/"): row(200, 200, 200, 200, 200, 200, 200),
     (WRITE, "notifications/{notification}/read/"): row(200, 404, 404, 404, 404, 404, 404),
+    (READ, "webhooks/"): row(200, 200, 200, 200, 200, 200, 200),
+    (WRITE, "webhooks/"): row(201, 201, 201, 201, 201, 201, 201),
+    (READ, "webhooks/{webhook}/"): row(200, 404, 404, 404, 200, 200, 404),
+    (CHANGE, "webhooks/{webhook}/"): row(200, 404, 404, 404, 403, 403, 404),
+    (REMOVE, "webhooks/{webhook}/"): row(204, 404, 404, 404, 403, 204, 404),
+    (WRITE, "webhooks/{webhook}/rotate-secret/"): row(200, 404, 404, 404, 403, 403, 404),
+    (WRITE, "webhooks/{webhook}/enable/"): row(200, 404, 404, 404, 403, 403, 404),
+    (WRITE, "webhooks/{webhook}/disable/"): row(200, 404, 404, 404, 403, 200, 404),
+    (WRITE, "webhooks/{webhook}/test/"): row(202, 404, 404, 404, 403, 403, 404),
+    (WRITE, "webhooks/{webhook}/replay/"): row(202, 404, 404, 404, 403, 403, 404),
+    (READ, "webhook-messages/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "webhook-messages/{message}/"): row(200, 404, 404, 404, 200, 200, 404),
+    (WRITE, "webhook-messages/{message}/replay/"): row(202, 404, 404, 404, 403, 403, 404),
     (REPLACE, "notification-settings/"): row(200, 200, 200, 200, 200, 200, 200),
     (WRITE, "requests/"): row(201, 201, 400, 400, 400, 400, 400),
     (WRITE, "requests/preview/"): row(200, 200, 200, 200, 200, 200, 200),
@@ -287,6 +310,8 @@ IN_PERSON = {
     (WRITE, "stops/{stop}/lift/"),
     (WRITE, "endpoints/{endpoint}/rotate/"),
     (WRITE, "endpoints/{slug}/prices/"),
+    (WRITE, "webhooks/"),
+    (WRITE, "webhooks/{webhook}/rotate-secret/"),
     (WRITE, "endpoints/{endpoint}/prices/"),
 }
 
@@ -352,6 +377,9 @@ def body_for(template: str, scene: Scene) -> dict[str, Any]:
         "workload-rules/{rule}/": {"verbs": ["read"]},
         "policies/{policy}/": {"document": version.document | {"name": "Another"}},
         "notification-settings/": told(),
+        "webhooks/": {"name": "CI", "url": "http://127.0.0.1:9/", "types": ["grant.ended"]},
+        "webhooks/{webhook}/": {"name": "CD"},
+        "webhooks/{webhook}/replay/": {"since": (clock.now() - dt.timedelta(days=1)).isoformat()},
         "tokens/": {"name": "A nightly job", "days": 1},
         "introspect/": {"token": "s.x"},
         "credentials/{credential}/unwrap/": {"token": "s.x"},

@@ -31,6 +31,7 @@ MINT = {
 }
 MINT_PATH = "auth/token/create-orphan"
 ENCRYPT, DECRYPT = "transit/encrypt/second-factor", "transit/decrypt/second-factor"
+ENCRYPT_HOOK, DECRYPT_HOOK = "transit/encrypt/webhooks", "transit/decrypt/webhooks"
 CSR = (
     x509.CertificateSigningRequestBuilder()
     .subject_name(x509.Name([]))
@@ -102,9 +103,9 @@ class Vault:
         assert answer.status == 200, answer
         return str(answer.body["lease_id"])
 
-    def seal(self, plaintext: str, *, bound_to: str) -> str:
+    def seal(self, plaintext: str, *, bound_to: str, path: str = ENCRYPT) -> str:
         body = {"plaintext": plaintext, "associated_data": bound_to}
-        answer = self.ask("web", "POST", ENCRYPT, body)
+        answer = self.ask("web", "POST", path, body)
         assert answer.status == 200, answer
         return str(answer.body["data"]["ciphertext"])
 
@@ -150,7 +151,7 @@ WRITERS = {"web", "worker"}
 CREDS = "database/creds/orders-reader"
 STATIC = "database/static-creds"
 # {lease} is one of a target's; {accessor} and {token} are those of a gateway token that was minted
-# for the occasion; {sealed} is a second factor's secret.
+# for the occasion; {sealed} is a second factor's secret, {hook} a webhook's.
 DEEDS = [
     # Tokens
     deed("POST", MINT_PATH, MINT, may={"web"}),
@@ -265,6 +266,13 @@ DEEDS = [
     deed("DELETE", "transit/keys/second-factor", may=NOBODY),
     deed("GET", "transit/export/encryption-key/second-factor", may=NOBODY),
     deed("GET", "transit/backup/second-factor", may=NOBODY),
+    # Signing secrets of webhooks: who seals them doesn't read them.
+    deed("POST", ENCRYPT_HOOK, {"plaintext": "AAAA", "associated_data": "QQ=="}, may={"web"}),
+    deed("POST", DECRYPT_HOOK, {"ciphertext": "{hook}", "associated_data": "QQ=="}, may={"worker"}),
+    deed("POST", ENCRYPT_HOOK, {"plaintext": "AAAA"}, may=NOBODY),
+    deed("POST", DECRYPT_HOOK, {"batch_input": [{"ciphertext": "{hook}"}]}, may=NOBODY),
+    deed("GET", "transit/keys/webhooks", may=NOBODY),
+    deed("GET", "transit/export/encryption-key/webhooks", may=NOBODY),
     # JWTs
     deed("POST", JWS_PATH, JWS, may={"web"}),
     deed("POST", JWS_PATH, {"input": "AAAA"}, may=NOBODY),
@@ -319,6 +327,7 @@ def test_each_may_do_its_work_and_nothing_else(vault: Vault, what: Deed, holder:
         "{accessor}": minted.accessor,
         "{token}": minted.token,
         "{sealed}": vault.seal("AAAA", bound_to="QQ=="),
+        "{hook}": vault.seal("AAAA", bound_to="QQ==", path=ENCRYPT_HOOK),
         "{wrapped}": wrap({"a": "b"}, seconds=60).token if "wrapping" in what.path else "",
         "{serial}": vault.certificate() if "revoke" in what.path else "",
     }

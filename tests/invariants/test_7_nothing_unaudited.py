@@ -37,6 +37,8 @@ from credentials.kinds.base import Minted
 from credentials.models import Credential, Rotation
 from endpoints import actions as endpoints
 from notifications import actions as notifications
+from notifications.models import Webhook, WebhookMessage
+from notifications.webhooks import actions as webhooks
 from tests.accounts.authenticator import code, later
 from tests.accounts.passkey import Passkey, passkey_of, proved_for_factors
 from tests.invariants.by_hand import by_hand
@@ -72,6 +74,8 @@ STATE = (
     " FROM accounts_workloadrule UNION ALL SELECT 'used', id::text, '' FROM accounts_usedassertion"
     " UNION ALL SELECT 'told', person_id::text, email_access FROM notifications_preference"
     " UNION ALL SELECT 'profile', id::text, scope::text FROM endpoints_accessprofile UNION ALL"
+    " SELECT 'webhook', id::text, concat(name, url, sealed, disabled_at) FROM notifications_webhook"
+    " UNION ALL SELECT 'message', id::text, state FROM notifications_webhookmessage UNION ALL"
     " SELECT 'request', id::text, state FROM accessrequests_accessrequest UNION ALL"
     " SELECT 'review', id::text, verdict FROM accessrequests_review UNION ALL"
     " SELECT 'grant', id::text, state FROM accessrequests_grant UNION ALL"
@@ -750,6 +754,85 @@ def retire(world: World) -> Verb:
     return lambda: rotating._retired(rotation, "a proof"), Event.ROTATION_RETIRED
 
 
+def _hook(world: World) -> Webhook:
+    row, _ = webhooks.create_webhook(
+        by=world.person(), name="CI", url="http://127.0.0.1:9/", proofs=PROVED
+    )
+    return row
+
+
+def create_webhook(world: World) -> Verb:
+    return lambda: _hook(world), Event.WEBHOOK_CREATED
+
+
+def change_webhook(world: World) -> Verb:
+    row = _hook(world)
+    return (
+        lambda: webhooks.change_webhook(by=row.owner, webhook_id=row.pk, name="CD"),
+        Event.WEBHOOK_CHANGED,
+    )
+
+
+def delete_webhook(world: World) -> Verb:
+    row = _hook(world)
+    return (
+        lambda: webhooks.delete_webhook(by=row.owner, webhook_id=row.pk),
+        Event.WEBHOOK_DELETED,
+    )
+
+
+def rotate_webhook_secret(world: World) -> Verb:
+    row = _hook(world)
+    return (
+        lambda: webhooks.rotate_secret(by=row.owner, webhook_id=row.pk, proofs=PROVED),
+        Event.WEBHOOK_SECRET_ROTATED,
+    )
+
+
+def disable_webhook(world: World) -> Verb:
+    row = _hook(world)
+    return (
+        lambda: webhooks.disable_webhook(by=row.owner, webhook_id=row.pk),
+        Event.WEBHOOK_DISABLED,
+    )
+
+
+def enable_webhook(world: World) -> Verb:
+    row = _hook(world)
+    webhooks.disable_webhook(by=row.owner, webhook_id=row.pk)
+    return (
+        lambda: webhooks.enable_webhook(by=row.owner, webhook_id=row.pk),
+        Event.WEBHOOK_ENABLED,
+    )
+
+
+def send_test_event(world: World) -> Verb:
+    row = _hook(world)
+    return lambda: webhooks.send_test(by=row.owner, webhook_id=row.pk), Event.WEBHOOK_TESTED
+
+
+def replay_message(world: World) -> Verb:
+    row = _hook(world)
+    message = webhooks.send_test(by=row.owner, webhook_id=row.pk)
+    message.state = WebhookMessage.State.GIVEN_UP
+    message.save()
+    return (
+        lambda: webhooks.replay_message(by=row.owner, message_id=message.pk),
+        Event.WEBHOOK_REPLAYED,
+    )
+
+
+def replay_since(world: World) -> Verb:
+    row = _hook(world)
+    message = webhooks.send_test(by=row.owner, webhook_id=row.pk)
+    message.state = WebhookMessage.State.GIVEN_UP
+    message.save()
+    return (
+        lambda: webhooks.replay_since(by=row.owner, webhook_id=row.pk, since=message.at),
+        Event.WEBHOOK_REPLAYED,
+    )
+
+
 VERBS = [
     create_user,
     create_group,
@@ -833,6 +916,15 @@ VERBS = [
     publish,
     confirm_retired,
     retire,
+    create_webhook,
+    change_webhook,
+    delete_webhook,
+    rotate_webhook_secret,
+    disable_webhook,
+    enable_webhook,
+    send_test_event,
+    replay_message,
+    replay_since,
 ]
 
 

@@ -27,8 +27,9 @@ from credentials.models import Credential, Rotation
 from credentials.stopping import end_all
 from endpoints.models import EmergencyStop
 from notifications.kinds import Kind
-from notifications.models import Notification
+from notifications.models import Notification, Webhook, WebhookMessage
 from notifications.outbox import notify
+from notifications.webhooks.actions import create_webhook, send_test
 from tests.accounts.passkey import passkey_of
 from tests.world import PROVED, World
 
@@ -158,6 +159,26 @@ ROUTES = {
     ("workload-rule-new", POST): "issuer",
     ("workload-rule", POST): "rule",
     ("workload-rule-retire", POST): "rule",
+    ("api-webhook-detail", GET): "webhook",
+    ("api-webhook-detail", PATCH): "webhook",
+    ("api-webhook-detail", DELETE): "webhook",
+    ("api-webhook-rotate-secret", POST): "webhook",
+    ("api-webhook-enable", POST): "webhook",
+    ("api-webhook-disable", POST): "webhook",
+    ("api-webhook-test", POST): "webhook",
+    ("api-webhook-replay", POST): "webhook",
+    ("api-webhook-message-detail", GET): "message",
+    ("api-webhook-message-replay", POST): "message",
+    ("webhook", GET): "webhook",
+    ("webhook-edit", GET): "webhook",
+    ("webhook-edit", POST): "webhook",
+    ("webhook-rotate", POST): "webhook",
+    ("webhook-test", POST): "webhook",
+    ("webhook-replay", POST): "webhook",
+    ("webhook-enable", POST): "webhook",
+    ("webhook-disable", POST): "webhook",
+    ("webhook-delete", POST): "webhook",
+    ("webhook-message-replay", POST): "message",
 }
 # These name nothing of anybody's.
 OPEN = {"problem", "sso-start", "sso-callback", "sso-backchannel-logout", "welcome"}
@@ -196,6 +217,9 @@ BODIES = {
     "request-hand-over": {"to": "me@example.com"},
     "request-new": {"justification": "Let me in.", "duration": "60"},
     "grant-raise": {"justification": "Let me spend.", "token_budget": "1000"},
+    "api-webhook-detail": {"name": "Mine"},
+    "api-webhook-replay": {"since": "2026-01-01T00:00:00Z"},
+    "webhook-replay": {"since": "2026-01-01T00:00"},
     "grant-extend": {"justification": "Let me stay.", "duration": "60"},
 }
 
@@ -232,6 +256,8 @@ class Theirs:
     passkey: WebAuthnCredential
     api_token: ApiToken
     rule: WorkloadRule
+    webhook: Webhook
+    message: WebhookMessage
 
     def id_of(self, kind: str) -> Any:
         match kind:
@@ -290,6 +316,9 @@ def theirs(committed_once: None, world: World) -> Theirs:
     absence = note_absence(by=grant.holder, ends_at=until)
     _, passkey, _ = passkey_of(world, grant.holder)
     token, _ = create_token(by=grant.holder, owner=grant.holder, name="script")
+    webhook, _ = create_webhook(
+        by=grant.holder, name="CI", url="http://127.0.0.1:9/", proofs=PROVED
+    )
     return Theirs(
         grant.request,
         grant,
@@ -305,6 +334,8 @@ def theirs(committed_once: None, world: World) -> Theirs:
         passkey,
         token,
         world.rule(),
+        webhook,
+        send_test(by=grant.holder, webhook_id=webhook.pk),
     )
 
 
@@ -453,6 +484,7 @@ def test_a_strangers_lists_hold_nothing_of_anybodys(
         "services",
         "sessions",
         "tokens",
+        "webhooks",
         "profile",
     ],
 )
