@@ -4,7 +4,7 @@ from typing import Any
 
 import django_filters
 from drf_spectacular.utils import extend_schema, extend_schema_field
-from rest_framework import serializers
+from rest_framework import serializers, status
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -13,6 +13,7 @@ from accounts import changes, stepup
 from accounts.api import (
     IN_PERSON,
     StrictSerializer,
+    address,
     caller,
     check_empty,
     check_person,
@@ -141,3 +142,12 @@ class ChangeViewSet(Lists[Change], Details[Change]):
             by=caller(request), change_id=change.pk, expected=self._expected(request)
         )
         return Response(self.get_serializer(done).data)
+
+
+def waits(change: Change) -> Response:
+    """202: it isn't done, and this is what waits for a second administrator."""
+    return Response(
+        ChangeSerializer(change).data,
+        status=status.HTTP_202_ACCEPTED,
+        headers={"Location": address("api-change-detail", change.pk)},
+    )

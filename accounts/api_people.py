@@ -1,28 +1,33 @@
-"""People, service accounts and groups. Changing them takes a person."""
+"""People and service accounts. Changing them takes a person."""
 
 from typing import Any
 
 import django_filters
 from django.db.models import Q, QuerySet
+from django.views.decorators.debug import sensitive_variables
 from drf_spectacular.utils import extend_schema
-from rest_framework import mixins, serializers, status
+from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts import actions, changes, stepup
+from accounts import actions, changes, invitations, stepup
 from accounts.api import (
     IN_PERSON,
+    LOCATION,
     StrictSerializer,
-    VisibleViewSet,
     caller,
     check_empty,
     check_person,
+    created,
+    said_in,
 )
+from accounts.api_changes import ChangeSerializer, waits
 from accounts.changes.deciding import TEXT
-from accounts.models import Group, Membership, User
+from accounts.details import Details, Lists
+from accounts.models import Group, User
 from accounts.people import with_factor
-from accounts.permissions import check_administer, check_answer_for, check_say_members
+from accounts.permissions import check_administer, check_answer_for
 from broker.errors import InvalidInput
 
 ALONE = "Changing people and groups takes a person."
@@ -48,7 +53,7 @@ class PersonSerializer(serializers.ModelSerializer[User]):
 
     class Meta:
         model = User
-        fields = (
+        fields: tuple[str, ...] = (
             "id",
             "email",
             "full_name",
@@ -67,6 +72,64 @@ class PersonSerializer(serializers.ModelSerializer[User]):
         read_only_fields = fields
 
 
+class InvitationSerializer(serializers.Serializer[Any]):
+    link = serializers.URLField(help_text="lets this person in, once; it's in this answer alone")
+    expires_at = serializers.DateTimeField()
+
+
+class AddedSerializer(PersonSerializer):
+    invitation = InvitationSerializer(
+        read_only=True, allow_null=True, help_text="null for a service account"
+    )
+
+    class Meta(PersonSerializer.Meta):
+        fields = (*PersonSerializer.Meta.fields, "invitation")
+        read_only_fields = fields
+
+
+class AddSerializer(StrictSerializer):
+    email = serializers.EmailField(help_text="it can't be changed later")
+    full_name = serializers.CharField(max_length=150)
+    owner = serializers.EmailField(
+        required=False, help_text="whoever answers for it; makes it a service account"
+    )
+    ends_at = serializers.DateTimeField(
+        required=False, help_text="of a service account: at most a year from now"
+    )
+
+    def validate(self, attrs: Any) -> Any:
+        if "owner" in attrs and "ends_at" not in attrs:
+            raise serializers.ValidationError({"ends_at": "Say until when it is needed."})
+        if "ends_at" in attrs and "owner" not in attrs:
+            raise serializers.ValidationError({"owner": "Only a service account ends by itself."})
+        return attrs
+
+
+class RolesSerializer(StrictSerializer):
+    administrator = serializers.BooleanField(required=False)
+    auditor = serializers.BooleanField(required=False)
+    reason = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        max_length=TEXT,
+        help_text="needed to give one: a second administrator reads it",
+    )
+
+
+class ReasonSerializer(StrictSerializer):
+    reason = serializers.CharField(
+        max_length=TEXT, help_text="why, and how you know that it is them"
+    )
+
+
+class ExtendSerializer(StrictSerializer):
+    ends_at = serializers.DateTimeField(help_text="at most a year from now")
+
+
+class SignedOutSerializer(serializers.Serializer[Any]):
+    ended = serializers.IntegerField(help_text="sessions")
+
+
 class PersonFilter(django_filters.FilterSet):
     q = django_filters.CharFilter(method="by_words", label="part of the name or e-mail address")
     active = django_filters.BooleanFilter(field_name="is_active")
@@ -79,7 +142,7 @@ class PersonFilter(django_filters.FilterSet):
         return rows.filter(owner__isnull=not value)
 
 
-class PersonViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewSet[User]):
+class PersonViewSet(Lists[User], Details[User]):
     """People and service accounts: all for administrators and auditors, else the service accounts
     that one answers for."""
 
@@ -93,21 +156,151 @@ class PersonViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleVie
         rows = User.objects.visible_to(caller(self.request)).select_related("owner", "manager")
         return with_factor(rows.prefetch_related("member_of").order_by())
 
-    @extend_schema(request=None, responses={200: PersonSerializer}, auth=IN_PERSON)
-    @action(detail=True, methods=["post"])
-    def deactivate(self, request: Request, pk: str) -> Response:  # noqa: ARG002
-        """Close the account, and all that it holds: grants end within seconds. Takes a session
-        and a second factor proved for this account; repeating it changes nothing."""
-        row, by = self.get_object(), caller(request)
+    @extend_schema(
+        request=AddSerializer,
+        responses={201: AddedSerializer},
+        parameters=[LOCATION],
+        auth=IN_PERSON,
+    )
+    @sensitive_variables("link", "data")
+    def create(self, request: Request) -> Response:
+        """Add a person, or with `owner` a service account. The answer has the link that lets the
+        person in. Takes an administrator's session and a second factor proved for `people:`."""
+        by = caller(request)
+        check_administer(by)
+        check_in_person(request)
+        said = said_in(AddSerializer, request)
+        if "owner" in said:
+            row = actions.create_service(
+                by=by,
+                email=said["email"],
+                full_name=said["full_name"],
+                owner=somebody(said["owner"], field="owner"),
+                ends_at=said["ends_at"],
+                proofs=stepup.proofs(request),
+            )
+            data = self._shown(row) | {"invitation": None}
+        else:
+            row, link = invitations.invite_new(by=by, proofs=stepup.proofs(request), **said)
+            data = self._shown(row) | {"invitation": _invitation(row, link)}
+        return _not_kept(created(data, "api-person-detail", row.pk))
+
+    def _shown(self, row: User) -> dict[str, Any]:
+        found = self.get_queryset().get(pk=row.pk)
+        return {**PersonSerializer(found).data}
+
+    def _administered(self, request: Request) -> User:
+        row = self.get_object()
         # Whoever may not do it at all is told that first.
+        check_administer(caller(request))
+        check_in_person(request)
+        return row
+
+    def _answered_for(self, request: Request) -> User:
+        row, by = self.get_object(), caller(request)
         if row.is_service:
             check_answer_for(by, row)
         else:
             check_administer(by)
         check_in_person(request)
+        return row
+
+    @extend_schema(request=None, responses={200: PersonSerializer}, auth=IN_PERSON)
+    @action(detail=True, methods=["post"])
+    def deactivate(self, request: Request, pk: str) -> Response:  # noqa: ARG002
+        """Close the account, and all that it holds: grants end within seconds. Takes a session
+        and a second factor proved for this account; repeating it changes nothing."""
+        row = self._answered_for(request)
         check_empty(request)
-        actions.deactivate_user(by=by, user=row, proofs=stepup.proofs(request))
-        return Response(self.get_serializer(self.get_object()).data)
+        actions.deactivate_user(by=caller(request), user=row, proofs=stepup.proofs(request))
+        return Response(self._shown(row))
+
+    @extend_schema(request=None, responses={200: PersonSerializer}, auth=IN_PERSON)
+    @action(detail=True, methods=["post"])
+    def reactivate(self, request: Request, pk: str) -> Response:  # noqa: ARG002
+        """Open the account again, empty: no group, role, token or password comes back. Takes what
+        `deactivate` takes, by an administrator."""
+        row = self._administered(request)
+        check_empty(request)
+        actions.reactivate_user(by=caller(request), user=row, proofs=stepup.proofs(request))
+        return Response(self._shown(row))
+
+    @extend_schema(request=None, responses={200: InvitationSerializer}, auth=IN_PERSON)
+    @action(detail=True, methods=["post"])
+    @sensitive_variables("link")
+    def invite(self, request: Request, pk: str) -> Response:  # noqa: ARG002
+        """A new link for somebody who hasn't signed in yet; earlier ones are void. Takes what
+        `reactivate` takes."""
+        row = self._administered(request)
+        check_empty(request)
+        link = invitations.invite(by=caller(request), person=row, proofs=stepup.proofs(request))
+        return _not_kept(Response(_invitation(row, link)))
+
+    @extend_schema(request=None, responses={200: SignedOutSerializer}, auth=IN_PERSON)
+    @action(detail=True, methods=["post"], url_path="sign-out")
+    def sign_out(self, request: Request, pk: str) -> Response:  # noqa: ARG002
+        """End all of somebody's sessions in the portal. Takes an administrator's session."""
+        row = self._administered(request)
+        check_empty(request)
+        return Response({"ended": actions.end_sessions(by=caller(request), person=row)})
+
+    @extend_schema(
+        request=RolesSerializer,
+        responses={200: PersonSerializer, 202: ChangeSerializer},
+        parameters=[LOCATION],
+        auth=IN_PERSON,
+    )
+    @action(detail=True, methods=["post"])
+    def roles(self, request: Request, pk: str) -> Response:  # noqa: ARG002
+        """Take a role away, or propose that somebody be given one: that waits for a second
+        administrator. What isn't named stays. Takes what `reactivate` takes."""
+        row, said = self._administered(request), said_in(RolesSerializer, request)
+        wanted = {role: said[role] for role in ("administrator", "auditor") if role in said}
+        if not wanted:
+            raise InvalidInput({"administrator": "Name one of the two: administrator, auditor."})
+        payload: dict[str, Any] = {
+            role: value for role, value in wanted.items() if value != getattr(row, f"is_{role}")
+        }
+        if not payload:
+            return Response(self._shown(row))
+        return self._propose(request, row, "role", payload, said.get("reason", ""))
+
+    @extend_schema(
+        request=ReasonSerializer,
+        responses={202: ChangeSerializer},
+        parameters=[LOCATION],
+        auth=IN_PERSON,
+    )
+    @action(detail=True, methods=["post"], url_path="reset-factors")
+    def reset_factors(self, request: Request, pk: str) -> Response:  # noqa: ARG002
+        """Propose that somebody's lost second factors be taken away; a second administrator
+        decides. Takes what `reactivate` takes."""
+        row, said = self._administered(request), said_in(ReasonSerializer, request)
+        return self._propose(request, row, "factor_reset", {}, said["reason"])
+
+    def _propose(
+        self, request: Request, row: User, kind: str, payload: dict[str, Any], reason: str
+    ) -> Response:
+        change = changes.propose(
+            by=caller(request),
+            kind=kind,
+            about=row,
+            payload=payload,
+            reason=reason,
+            proofs=stepup.proofs(request),
+        )
+        return Response(self._shown(row)) if change is None else waits(change)
+
+    @extend_schema(request=ExtendSerializer, responses={200: PersonSerializer}, auth=IN_PERSON)
+    @action(detail=True, methods=["post"])
+    def extend(self, request: Request, pk: str) -> Response:  # noqa: ARG002
+        """Let a service account go on. Takes the session of its owner or an administrator, and a
+        second factor proved for this account."""
+        row, said = self._answered_for(request), said_in(ExtendSerializer, request)
+        actions.extend_service(
+            by=caller(request), service=row, proofs=stepup.proofs(request), **said
+        )
+        return Response(self._shown(row))
 
 
 def check_in_person(request: Request) -> None:
@@ -115,97 +308,20 @@ def check_in_person(request: Request) -> None:
     check_person(request, ALONE)
 
 
-class GroupSerializer(serializers.ModelSerializer[Group]):
-    owners = serializers.SlugRelatedField[User](slug_field="email", many=True, read_only=True)
-
-    class Meta:
-        model = Group
-        fields = ("id", "slug", "name", "is_rota", "owners")
-        read_only_fields = fields
-
-
-class MemberSerializer(serializers.ModelSerializer[Membership]):
-    id = serializers.UUIDField(source="user.pk", read_only=True)
-    email = serializers.EmailField(source="user.email", read_only=True)
-    full_name = serializers.CharField(source="user.full_name", read_only=True)
-    is_active = serializers.BooleanField(source="user.is_active", read_only=True)
-
-    class Meta:
-        model = Membership
-        fields = ("id", "email", "full_name", "is_active", "since")
-        read_only_fields = fields
-
-
-class JoinSerializer(StrictSerializer):
-    person = serializers.EmailField(help_text="e-mail address")
-    reason = serializers.CharField(
-        required=False,
-        allow_blank=True,
-        max_length=TEXT,
-        help_text="needed where the group opens something: a second administrator reads it",
-    )
-
-
-class LeaveSerializer(StrictSerializer):
-    person = serializers.EmailField(help_text="e-mail address")
-
-
-class JoinedSerializer(serializers.Serializer[Any]):
-    change = serializers.UUIDField(
-        allow_null=True,
-        help_text="what waits for a second administrator; null where it was done at once",
-    )
-
-
-class GroupViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewSet[Group]):
-    """Groups: all for administrators and auditors, else those that one owns."""
-
-    queryset = Group.objects.prefetch_related("owners").order_by()
-    serializer_class = GroupSerializer
-
-    @extend_schema(responses={200: MemberSerializer(many=True)}, filters=False)
-    @action(detail=True, methods=["get"])
-    def members(self, request: Request, pk: str) -> Response:  # noqa: ARG002
-        """Who is in it, by name; the first thousand."""
-        rows = self.get_object().memberships.select_related("user").order_by("user__full_name")
-        return Response(MemberSerializer(rows[:1000], many=True).data)
-
-    @extend_schema(request=JoinSerializer, responses={201: JoinedSerializer}, auth=IN_PERSON)
-    @members.mapping.post
-    def join(self, request: Request, pk: str) -> Response:  # noqa: ARG002
-        """Add somebody; where the group opens something, that waits for a second administrator.
-        Takes a session of an owner or administrator, and a second factor proved for the group."""
-        row, body = self._changing(request, JoinSerializer)
-        change = changes.propose(
-            by=caller(request),
-            kind="group_member",
-            about=row,
-            payload={"person": str(_somebody(body["person"]).pk)},
-            reason=body.get("reason", ""),
-            proofs=stepup.proofs(request),
-        )
-        data = JoinedSerializer({"change": None if change is None else change.pk}).data
-        return Response(data, status=status.HTTP_201_CREATED)
-
-    @extend_schema(request=LeaveSerializer, responses={204: None}, auth=IN_PERSON)
-    @action(detail=True, methods=["post"], url_path="members/remove")
-    def leave(self, request: Request, pk: str) -> Response:  # noqa: ARG002
-        """Take somebody out; what they held by it ends within seconds."""
-        row, body = self._changing(request, LeaveSerializer)
-        actions.remove_member(by=caller(request), user=_somebody(body["person"]), group=row)
-        return Response(status=status.HTTP_204_NO_CONTENT)
-
-    def _changing(self, request: Request, kind: type[StrictSerializer]) -> tuple[Group, Any]:
-        row = self.get_object()
-        check_say_members(caller(request), row)
-        check_in_person(request)
-        body = kind(data=request.data)
-        body.is_valid(raise_exception=True)
-        return row, body.validated_data
-
-
-def _somebody(email: str) -> User:
+def somebody(email: str, *, field: str = "person") -> User:
+    """The account with this address. Raises InvalidInput."""
     found = User.objects.filter(email=User.objects.normalize_email(email)).first()
     if found is None:
-        raise InvalidInput({"person": "Nobody has this e-mail address."})
+        raise InvalidInput({field: "Nobody has this e-mail address."})
     return found
+
+
+def _invitation(row: User, link: str) -> dict[str, Any]:
+    made = row.invitations.get(used_at=None)
+    return {**InvitationSerializer({"link": link, "expires_at": made.expires_at}).data}
+
+
+def _not_kept(response: Response) -> Response:
+    """Whoever has the link is that person: no cache keeps it."""
+    response["Cache-Control"] = "no-store"
+    return response

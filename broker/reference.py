@@ -15,6 +15,7 @@ from drf_spectacular.generators import SchemaGenerator
 VERBS = ("get", "post", "put", "patch", "delete")
 # What a reader meets first: asking, then what comes of it.
 ORDER = (
+    "me",
     "endpoints",
     "profiles",
     "requests",
@@ -23,6 +24,8 @@ ORDER = (
     "grants",
     "live",
     "credentials",
+    "rotations",
+    "operations",
     "notifications",
     "policies",
     "changes",

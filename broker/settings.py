@@ -437,6 +437,7 @@ SPECTACULAR_SETTINGS = {
         "CommentKind": "accessrequests.models.Comment.Kind",
         "GrantState": "accessrequests.states.GrantState",
         "CredentialState": "credentials.states.CredentialState",
+        "RotationState": "credentials.states.RotationState",
         "TokenKind": "accounts.models.ApiToken.Kind",
         "Verb": "accounts.scopes.Verb",
         "WorkloadVerb": "accounts.api_workloads.VERBS",

@@ -9,10 +9,13 @@ from accessrequests.api import (
     RequestViewSet,
     ReviewsView,
 )
+from accessrequests.api.catalogue import OfferedProfileViewSet
 from accounts.api import ApiView
 from accounts.api_agents import AgentViewSet
 from accounts.api_changes import ChangeViewSet
-from accounts.api_people import GroupViewSet, PersonViewSet
+from accounts.api_groups import GroupViewSet
+from accounts.api_me import EndOtherSessionsView, EndSessionView, MeView, OwnSessionsView
+from accounts.api_people import PersonViewSet
 from accounts.api_tokens import ApiTokenViewSet, ReportTokenView, TokenPatternView
 from accounts.api_workloads import IssuerViewSet, RuleViewSet
 from accounts.workloads.views import authorization_server, token
@@ -22,10 +25,18 @@ from broker.metrics import metrics
 from broker.problem_pages import problem, problems
 from broker.reference import api_reference
 from credentials.api import CredentialViewSet, GrantViewSet, IntrospectionView, RevocationView
+from credentials.operations_api import OperationsView, TryTargetView
 from credentials.publishing import jwks, openid_configuration
-from credentials.rotation_api import ReportLeakView, RotateView, RotationsView
-from endpoints.api import EndpointViewSet, ProfileViewSet
+from credentials.rotation_api import (
+    KeysView,
+    ReportLeakView,
+    RotateView,
+    RotationsView,
+    RotationViewSet,
+)
+from endpoints.api import EndpointViewSet
 from gateway.api import CallsView, LiveViewSet, PricesBySlugView, PricesView, StopViewSet, UsageView
+from gateway.api_upstreams import UpstreamsView
 from notifications.api import NotificationSettingsView, NotificationViewSet
 from notifications.webhooks.api import WebhookMessageViewSet, WebhookViewSet
 
@@ -37,7 +48,7 @@ class AuditEvents(ApiView, AuditEventViewSet):
 
 router = SimpleRouter(use_regex_path=False)
 router.register("endpoints", EndpointViewSet, basename="api-endpoint")
-router.register("profiles", ProfileViewSet, basename="api-profile")
+router.register("profiles", OfferedProfileViewSet, basename="api-profile")
 router.register("requests", RequestViewSet, basename="api-request")
 router.register("approvals", ApprovalViewSet, basename="api-approval")
 router.register("changes", ChangeViewSet, basename="api-change")
@@ -52,6 +63,7 @@ router.register("grants", GrantViewSet, basename="api-grant")
 router.register("live", LiveViewSet, basename="api-live")
 router.register("stops", StopViewSet, basename="api-stop")
 router.register("credentials", CredentialViewSet, basename="api-credential")
+router.register("rotations", RotationViewSet, basename="api-rotation")
 router.register("tokens", ApiTokenViewSet, basename="api-token")
 router.register("audit/events", AuditEvents, basename="api-audit-event")
 router.register("notifications", NotificationViewSet, basename="api-notification")
@@ -60,6 +72,10 @@ router.register("webhook-messages", WebhookMessageViewSet, basename="api-webhook
 
 api = [
     *router.urls,
+    path("me/", MeView.as_view(), name="api-me"),
+    path("me/sessions/", OwnSessionsView.as_view(), name="api-sessions"),
+    path("me/sessions/end-others/", EndOtherSessionsView.as_view(), name="api-sessions-end-others"),
+    path("me/sessions/<slug:name>/end/", EndSessionView.as_view(), name="api-session-end"),
     path(
         "notification-settings/",
         NotificationSettingsView.as_view(),
@@ -77,6 +93,10 @@ api = [
         PricesBySlugView.as_view(),
         name="api-endpoint-prices-by-slug",
     ),
+    path("operations/", OperationsView.as_view(), name="api-operations"),
+    path("operations/try/", TryTargetView.as_view(), name="api-operations-try"),
+    path("endpoints/<uuid:pk>/upstreams/", UpstreamsView.as_view(), name="api-endpoint-upstreams"),
+    path("endpoints/<uuid:pk>/keys/", KeysView.as_view(), name="api-endpoint-keys"),
     path("endpoints/<uuid:pk>/rotations/", RotationsView.as_view(), name="api-endpoint-rotations"),
     path("endpoints/<uuid:pk>/rotate/", RotateView.as_view(), name="api-endpoint-rotate"),
     path(

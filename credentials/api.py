@@ -20,8 +20,10 @@ from accessrequests.models import Grant
 from accessrequests.states import GrantState
 from accounts import stepup
 from accounts.api import (
+    LOCATION,
     ApiView,
     StrictSerializer,
+    address,
     caller,
     check_empty,
 )
@@ -258,7 +260,9 @@ class GrantViewSet(Lists[Grant], Details[Grant]):
     waits_while = (GrantState.SCHEDULED,)
     if_match = ("end",)
 
-    @extend_schema(request=CheckOutSerializer, responses={201: CheckedOutSerializer})
+    @extend_schema(
+        request=CheckOutSerializer, responses={201: CheckedOutSerializer}, parameters=[LOCATION]
+    )
     @action(detail=True, methods=["post"], one_transaction=False)
     def credentials(self, request: Request, pk: str) -> Response:
         """Check a credential out. The one that was out before is revoked."""
@@ -267,7 +271,9 @@ class GrantViewSet(Lists[Grant], Details[Grant]):
         wrap = asked.validated_data["wrap"]
         check_standing(request)
         out = actions.check_out(by=caller(request), grant_id=pk, wrap=wrap, proofs=_proofs(request))
-        return _handed_over(out, status.HTTP_201_CREATED)
+        answer = _handed_over(out, status.HTTP_201_CREATED)
+        answer["Location"] = address("api-credential-detail", out.credential.pk)
+        return answer
 
     @extend_schema(request=None, responses={200: CheckedOutSerializer})
     @action(detail=True, methods=["post"], url_path="credentials/refresh", one_transaction=False)

@@ -1,22 +1,29 @@
-"""Rotations of an endpoint's keys, rotating now, and reporting a leak."""
+"""An endpoint's keys: storing one, rotating, reporting a leak. No key is in any answer."""
 
 import uuid
 from typing import Any, ClassVar
 
 import django_filters
 from django.db.models import QuerySet
+from django.views.decorators.debug import sensitive_variables
 from drf_spectacular.utils import extend_schema
-from rest_framework import generics, serializers, status
+from rest_framework import generics, mixins, serializers, status
+from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts import stepup
 from accounts.api import (
     IN_PERSON,
+    LOCATION,
     ApiView,
     StrictSerializer,
+    VisibleViewSet,
     caller,
+    check_empty,
     check_person,
+    created,
+    said_in,
 )
 from accounts.door import fetch
 from accounts.parsers import StrictJSONParser
@@ -30,6 +37,7 @@ ALONE = "Rotating and stopping take a person."
 
 
 class RotationSerializer(serializers.ModelSerializer[Rotation]):
+    endpoint = serializers.SlugField(source="secret.endpoint.slug", read_only=True)
     use = serializers.ChoiceField(source="secret.use", choices=Use.choices, read_only=True)
     rotator = serializers.CharField(source="secret.rotator", read_only=True)
     by = serializers.EmailField(
@@ -38,9 +46,10 @@ class RotationSerializer(serializers.ModelSerializer[Rotation]):
 
     class Meta:
         model = Rotation
-        fields = (
+        fields: tuple[str, ...] = (
             "id",
             "name",
+            "endpoint",
             "use",
             "rotator",
             "state",
@@ -53,6 +62,7 @@ class RotationSerializer(serializers.ModelSerializer[Rotation]):
             "new_version",
             "created_at",
             "published_at",
+            "confirmed_at",
             "retired_at",
             "proof",
             "waits_for",
@@ -61,6 +71,41 @@ class RotationSerializer(serializers.ModelSerializer[Rotation]):
             "last_error",
         )
         read_only_fields = fields
+
+
+class KeySerializer(serializers.ModelSerializer[UpstreamSecret]):
+    max_age = serializers.DurationField(
+        format="iso-8601", read_only=True, allow_null=True, help_text="due for rotation after this"
+    )
+    rotation = serializers.SerializerMethodField(help_text="the one that is under way")
+
+    class Meta:
+        model = UpstreamSecret
+        fields = (
+            "use",
+            "rotator",
+            "version",
+            "stored_at",
+            "max_age",
+            "last_rotated",
+            "exposed_at",
+            "leaked_at",
+            "rotation",
+        )
+        read_only_fields = fields
+
+    def get_rotation(self, secret: UpstreamSecret) -> uuid.UUID | None:
+        return secret.rotations.open().values_list("pk", flat=True).first()
+
+
+class StoreSerializer(StrictSerializer):
+    use = serializers.ChoiceField(choices=Use.choices, default=Use.UPSTREAM)
+    key = serializers.CharField(
+        max_length=4000,
+        write_only=True,
+        trim_whitespace=False,
+        help_text="goes to Vault, and is in no answer",
+    )
 
 
 class RotateSerializer(StrictSerializer):
@@ -109,7 +154,76 @@ class RotationsView(ApiView, generics.ListAPIView[Rotation]):
             return Rotation.objects.none()
         endpoint = _endpoint(self.request, self.kwargs["pk"])
         rows = Rotation.objects.visible_to(caller(self.request))
-        return rows.filter(secret__endpoint=endpoint).select_related("secret", "by").order_by()
+        rows = rows.filter(secret__endpoint=endpoint)
+        return rows.select_related("secret__endpoint", "by").order_by()
+
+
+class AnyRotationFilter(RotationFilter):
+    endpoint = django_filters.CharFilter(field_name="secret__endpoint__slug", label="its slug")
+
+
+class RotationViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewSet[Rotation]):
+    """Rotations of keys, newest first: of one's own endpoints, all for auditors and
+    administrators."""
+
+    queryset = Rotation.objects.select_related("secret__endpoint", "by").order_by()
+    serializer_class = RotationSerializer
+    filterset_class: Any = AnyRotationFilter
+    endpoint_path = "secret__endpoint"
+
+    @extend_schema(request=None, responses={200: RotationSerializer}, auth=IN_PERSON)
+    @action(detail=True, methods=["post"])
+    def confirm(self, request: Request, pk: str) -> Response:
+        """Say that the old key was deleted at its provider: Keyturn tries it, and it must be
+        refused. Takes what rotating takes."""
+        self.get_object()
+        check_person(request, ALONE)
+        check_empty(request)
+        actions.confirm_retired(by=caller(request), rotation_id=pk, proofs=stepup.proofs(request))
+        return Response(RotationSerializer(self.get_object()).data)
+
+
+@extend_schema(tags=["endpoints"])
+class KeysView(ApiView):
+    """The keys of an endpoint, as far as Keyturn knows them: not the keys."""
+
+    # Vault keeps the key.
+    one_transaction = False
+    parser_classes = (StrictJSONParser,)
+    endpoint_path = "pk"
+
+    @extend_schema(operation_id="endpoints_keys_list", responses={200: KeySerializer(many=True)})
+    def get(self, request: Request, pk: uuid.UUID) -> Response:
+        """How old they are and what rotates them: for the endpoint's owner, auditors and
+        administrators; nothing for others."""
+        endpoint, user = _endpoint(request, pk), caller(request)
+        sees = user.sees_everything or endpoint.owner_id == user.pk
+        rows = endpoint.secrets.order_by("-use") if sees else ()
+        return Response(KeySerializer(rows, many=True).data)
+
+    @extend_schema(
+        operation_id="endpoints_keys_store",
+        request=StoreSerializer,
+        responses={201: KeySerializer},
+        auth=IN_PERSON,
+    )
+    @sensitive_variables("said")
+    def post(self, request: Request, pk: uuid.UUID) -> Response:
+        """Store a key, which nobody can read back. While a rotation waits for one, this is it.
+        Takes what rotating takes."""
+        endpoint = _endpoint(request, pk)
+        check_person(request, ALONE)
+        said = said_in(StoreSerializer, request)
+        use = Use(said["use"])
+        actions.enter_key(
+            by=caller(request),
+            endpoint=endpoint,
+            key=said["key"],
+            use=use,
+            proofs=stepup.proofs(request),
+        )
+        row = endpoint.secrets.get(use=use)
+        return Response(KeySerializer(row).data, status=status.HTTP_201_CREATED)
 
 
 @extend_schema(tags=["endpoints"])
@@ -122,7 +236,12 @@ class RotateView(ApiView, generics.GenericAPIView[Any]):
     parser_classes = (StrictJSONParser,)
     endpoint_path = "pk"
 
-    @extend_schema(request=RotateSerializer, responses={201: RotationSerializer}, auth=IN_PERSON)
+    @extend_schema(
+        request=RotateSerializer,
+        responses={201: RotationSerializer},
+        parameters=[LOCATION],
+        auth=IN_PERSON,
+    )
     def post(self, request: Request, pk: uuid.UUID) -> Response:
         """Make a rotation due now. Takes the session of the endpoint's owner or an administrator,
         with a second factor proved within five minutes."""
@@ -137,7 +256,7 @@ class RotateView(ApiView, generics.GenericAPIView[Any]):
             reason=body.validated_data["reason"],
             proofs=stepup.proofs(request),
         )
-        return Response(RotationSerializer(rotation).data, status=status.HTTP_201_CREATED)
+        return created(RotationSerializer(rotation).data, "api-rotation-detail", rotation.pk)
 
 
 @extend_schema(tags=["endpoints"])

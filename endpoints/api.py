@@ -101,7 +101,7 @@ class ProfileSerializer(serializers.ModelSerializer[AccessProfile]):
 
     class Meta:
         model = AccessProfile
-        fields = (
+        fields: tuple[str, ...] = (
             "id",
             "endpoint",
             "slug",

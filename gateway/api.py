@@ -17,12 +17,14 @@ from accessrequests.models import Grant
 from accounts import stepup
 from accounts.api import (
     IN_PERSON,
+    LOCATION,
     ApiView,
     StrictSerializer,
     VisibleViewSet,
     caller,
     check_empty,
     check_person,
+    created,
 )
 from accounts.deprecation import Deprecated, Deprecation
 from accounts.door import fetch
@@ -201,7 +203,12 @@ class StopViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewS
     filterset_class: Any = StopFilter
     endpoint_path = "endpoint"
 
-    @extend_schema(request=DeclareSerializer, responses={201: StopSerializer}, auth=IN_PERSON)
+    @extend_schema(
+        request=DeclareSerializer,
+        responses={201: StopSerializer},
+        parameters=[LOCATION],
+        auth=IN_PERSON,
+    )
     def create(self, request: Request) -> Response:
         """Stop an endpoint, or all of them: nothing is handed out, approved or let through until
         the stop is lifted, and all that is live ends. Takes the session of an administrator or the
@@ -218,7 +225,7 @@ class StopViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewS
         check_person(request, ALONE)
         verb = stopping.end_all if said["open_again"] else stopping.stop
         row = verb(by=user, endpoint=endpoint, reason=said["reason"], proofs=stepup.proofs(request))
-        return Response(StopSerializer(row).data, status=status.HTTP_201_CREATED)
+        return created(StopSerializer(row).data, "api-stop-detail", row.pk)
 
     @extend_schema(request=None, responses={200: StopSerializer}, auth=IN_PERSON)
     @action(detail=True, methods=["post"])

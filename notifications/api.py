@@ -39,6 +39,10 @@ class NotificationSerializer(serializers.ModelSerializer[Notification]):
         return [{"name": name, "value": value} for name, value in row.facts]
 
 
+class ReadSerializer(serializers.Serializer[Any]):
+    read = serializers.IntegerField(help_text="those that weren't yet")
+
+
 class NotificationFilter(django_filters.FilterSet):
     unread = django_filters.BooleanFilter(method="filter_unread", label="true: unread only")
     kind = django_filters.ChoiceFilter(choices=Kind.choices)
@@ -68,6 +72,19 @@ class NotificationViewSet(mixins.ListModelMixin, VisibleViewSet[Notification]):
         check_empty(request)
         row = actions.mark_read(by=caller(request), notification_id=pk)
         return Response(NotificationSerializer(row).data)
+
+    @extend_schema(
+        operation_id="notifications_read_all",
+        tags=["notifications"],
+        request=None,
+        responses={200: ReadSerializer},
+        filters=False,
+    )
+    @action(detail=False, methods=["post"], url_path="read", filter_backends=())
+    def read_all(self, request: Request) -> Response:
+        """Mark all as read."""
+        check_empty(request)
+        return Response({"read": actions.mark_all_read(by=caller(request))})
 
 
 class SettingsSerializer(StrictSerializer):

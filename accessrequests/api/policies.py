@@ -1,11 +1,11 @@
 """Policies: read by those who see everything, changed by administrators in person."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import django_filters
 from django.db.models import QuerySet
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers, status
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -15,13 +15,25 @@ from accessrequests import actions
 from accessrequests.actions.policies import NOTE_LENGTH
 from accessrequests.models import Policy, PolicyVersion
 from accessrequests.permissions import check_administer
-from accessrequests.policy.document import json_schema, parse
+from accessrequests.policy.document import PolicyDocument, json_schema, parse
+from accessrequests.policy.reading import write
+from accessrequests.policy_changes import PolicyChange
+from accessrequests.replay import replay
 from accounts import stepup
-from accounts.api import IN_PERSON, StrictSerializer, caller, check_person
-from accounts.api_changes import ChangeSerializer
+from accounts.api import (
+    IN_PERSON,
+    LOCATION,
+    StrictSerializer,
+    caller,
+    check_person,
+    created,
+    said_in,
+)
+from accounts.api_changes import ChangeSerializer, LineSerializer, waits
 from accounts.details import Details, Lists
-from accounts.models import Change
+from accounts.models import User
 from accounts.preconditions import Expected, expected
+from accounts.scopes import Verb
 from broker.errors import InvalidInput, NotFound
 
 ALONE = "Changing a policy takes a person."
@@ -59,14 +71,44 @@ class VersionSerializer(serializers.ModelSerializer[PolicyVersion]):
         read_only_fields = fields
 
 
+@extend_schema_field({"type": "object", "additionalProperties": True})
+class DocumentField(serializers.JSONField):
+    """A policy, as plain data. What it's made of is judged by its own parser."""
+
+
 class SaveSerializer(StrictSerializer):
-    document = serializers.JSONField(help_text="see `/api/v1/policies/schema/`")
+    document = DocumentField(help_text="see `/api/v1/policies/schema/`")
     note = serializers.CharField(
         required=False,
         allow_blank=True,
         max_length=NOTE_LENGTH,
         help_text="why it is changed; needed where a second administrator decides",
     )
+
+
+class CheckSerializer(StrictSerializer):
+    document = DocumentField(help_text="see `/api/v1/policies/schema/`")
+
+
+class OtherwiseSerializer(serializers.Serializer[Any]):
+    request = serializers.UUIDField(source="request.pk")
+    requester = serializers.EmailField(source="request.requester.email")
+    profile = serializers.UUIDField(source="request.profile_id")
+    before = serializers.CharField(help_text="what came of it, by the policies as they are")
+    after = serializers.CharField(help_text="what would have, with this one in place")
+
+
+class ReplaySerializer(serializers.Serializer[Any]):
+    since = serializers.DateTimeField()
+    looked_at = serializers.IntegerField(help_text="requests, the newest thousand at most")
+    otherwise = OtherwiseSerializer(many=True)
+
+
+class CheckedSerializer(serializers.Serializer[Any]):
+    same = serializers.BooleanField(help_text="whether it says what the policy says already")
+    waits = serializers.BooleanField(help_text="whether a second administrator would decide")
+    difference = LineSerializer(many=True)
+    replay = ReplaySerializer(help_text="the last weeks' requests, judged by it")
 
 
 class PolicyFilter(django_filters.FilterSet):
@@ -81,6 +123,7 @@ class PolicyViewSet(Lists[Policy], Details[Policy]):
     queryset = Policy.objects.filter(current__isnull=False).select_related("current").order_by()
     serializer_class = PolicySerializer
     filterset_class: Any = PolicyFilter
+    verbs: ClassVar = {"check": Verb.READ}
     lookup_field = "slug"
     if_match = ("update", "destroy")
     lookup_value_converter = "slug"
@@ -105,6 +148,7 @@ class PolicyViewSet(Lists[Policy], Details[Policy]):
     @extend_schema(
         request=SaveSerializer,
         responses={200: PolicySerializer, 201: PolicySerializer, 202: ChangeSerializer},
+        parameters=[LOCATION],
         auth=IN_PERSON,
     )
     def update(self, request: Request, slug: str) -> Response:
@@ -116,10 +160,7 @@ class PolicyViewSet(Lists[Policy], Details[Policy]):
         body = SaveSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         new = not self.get_queryset().filter(slug=slug).exists()
-        try:
-            document = parse(body.validated_data["document"])
-        except InvalidInput as error:
-            raise InvalidInput(_in_body(error.errors)) from error
+        document = _parsed(body.validated_data["document"])
         if document.slug != slug:
             raise InvalidInput({"document.slug": f"Must be {slug}, as in the address."})
         note = body.validated_data.get("note", "")
@@ -134,11 +175,9 @@ class PolicyViewSet(Lists[Policy], Details[Policy]):
         except InvalidInput as error:
             raise InvalidInput(_in_body(error.errors)) from error
         if change is not None:
-            return _waits(change)
-        return Response(
-            PolicySerializer(self.get_object()).data,
-            status=status.HTTP_201_CREATED if new else status.HTTP_200_OK,
-        )
+            return waits(change)
+        data = PolicySerializer(self.get_object()).data
+        return created(data, "api-policy-detail", slug) if new else Response(data)
 
     @extend_schema(responses={202: ChangeSerializer, 204: None}, auth=IN_PERSON)
     def destroy(self, request: Request, slug: str) -> Response:
@@ -153,7 +192,7 @@ class PolicyViewSet(Lists[Policy], Details[Policy]):
             expected=self._expected(request),
         )
         if change is not None:
-            return _waits(change)
+            return waits(change)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     @extend_schema(responses={200: VersionSerializer(many=True)}, filters=False)
@@ -163,6 +202,22 @@ class PolicyViewSet(Lists[Policy], Details[Policy]):
         rows: Any = self.paginate_queryset(self.get_object().versions.order_by())  # type: ignore[arg-type]
         return self.get_paginated_response(VersionSerializer(rows, many=True).data)
 
+    @extend_schema(request=CheckSerializer, responses={200: CheckedSerializer}, filters=False)
+    @action(detail=False, methods=["post"], pagination_class=None, filter_backends=())
+    def check(self, request: Request) -> Response:
+        """What a PUT of this document would change, and what the policy would have made of the
+        last weeks' requests. Writes nothing. For administrators, and their API tokens."""
+        by = caller(request)
+        if not by.sees_everything:
+            raise NotFound(kind="policy", id="check")
+        check_administer(by)
+        document = _parsed(said_in(CheckSerializer, request)["document"])
+        try:
+            outlook = _outlook(by, document)
+        except InvalidInput as error:
+            raise InvalidInput(_in_body(error.errors)) from error
+        return Response(CheckedSerializer(outlook).data)
+
     @extend_schema(responses={200: OpenApiTypes.OBJECT}, filters=False)
     @action(detail=False, url_path="schema", pagination_class=None, filter_backends=())
     def document_schema(self, request: Request) -> Response:  # noqa: ARG002
@@ -170,9 +225,31 @@ class PolicyViewSet(Lists[Policy], Details[Policy]):
         return Response(json_schema())
 
 
-def _waits(change: Change) -> Response:
-    """That it isn't done, and what waits."""
-    return Response(ChangeSerializer(change).data, status=status.HTTP_202_ACCEPTED)
+def _parsed(data: Any) -> PolicyDocument:
+    try:
+        return parse(data)
+    except InvalidInput as error:
+        raise InvalidInput(_in_body(error.errors)) from error
+
+
+def _outlook(by: User, document: PolicyDocument) -> dict[str, Any]:
+    """What this document would change. Raises InvalidInput, and Forbidden."""
+    actions.check_policy(by=by, document=document)
+    row = Policy.objects.filter(slug=document.slug, current__isnull=False)
+    policy = row.select_related("current").first()
+    payload = {"document": document.as_data(), "note": ""}
+    same = (
+        policy is not None
+        and policy.current is not None
+        and policy.retired_at is None
+        and write([policy.current.parsed()]) == write([document])
+    )
+    return {
+        "same": same,
+        "waits": not same and actions.widens(policy, document),
+        "difference": [] if same else PolicyChange().difference(policy, payload),
+        "replay": replay(document),
+    }
 
 
 def _in_body(errors: dict[str, str]) -> dict[str, str]:

@@ -32,9 +32,11 @@ from accessrequests.states import RequestState
 from accounts import stepup
 from accounts.api import (
     IN_PERSON,
+    LOCATION,
     caller,
     check_empty,
     check_person,
+    created,
 )
 from accounts.details import Details, Lists
 from accounts.expanding import ExpandedSerializer, Expansion, Expansions, listed_by
@@ -252,7 +254,9 @@ def _check_profiles(request: Request, *profiles: uuid.UUID) -> None:
 
 
 @extend_schema_view(
-    create=extend_schema(request=FileSerializer, responses={201: RequestSerializer}),
+    create=extend_schema(
+        request=FileSerializer, responses={201: RequestSerializer}, parameters=[LOCATION]
+    ),
 )
 class RequestViewSet(Lists[AccessRequest], Details[AccessRequest]):
     """Access requests: the caller's own, and those that they may review."""
@@ -296,10 +300,8 @@ class RequestViewSet(Lists[AccessRequest], Details[AccessRequest]):
             proofs=stepup.proofs(request),
             **asked,
         )
-        return Response(
-            RequestSerializer(self.get_queryset().get(pk=filed.pk)).data,
-            status=status.HTTP_201_CREATED,
-        )
+        shown = RequestSerializer(self.get_queryset().get(pk=filed.pk))
+        return created(shown.data, "api-request-detail", filed.pk)
 
     @extend_schema(request=PreviewSerializer, responses={200: PreviewedSerializer})
     @action(detail=False, methods=["post"], filter_backends=())

@@ -147,6 +147,7 @@ TAKES: dict[str, Verb | None] = {
     "POST requests/{}/hand-over/": Verb.REVIEW,
     "POST reviews/": Verb.REVIEW,
     "POST introspect/": Verb.READ,
+    "POST policies/check/": Verb.READ,
     "POST endpoints/{}/report-leak/": None,
 }
 OPEN = {"revoke/"}  # to whoever has the secret

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from django.db import transaction
+from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from accessrequests.actions import note_absence
 from accessrequests.models import Absence, AccessRequest, Grant, Policy
 from accessrequests.states import RequestState
+from accounts import sessions
 from accounts.actions import allow_agent, create_token
 from accounts.changes import propose
 from accounts.models import AgentConsent, ApiToken, Change, User, WorkloadRule
@@ -22,8 +24,9 @@ from accounts.stepup import HEADER, Action, Purpose
 from audit import clock
 from audit.events import Event
 from audit.models import AuditEvent
-from credentials.actions import check_out, end_grant
-from credentials.models import Credential
+from credentials.actions import check_out, end_grant, rotate
+from credentials.models import Credential, Rotation
+from credentials.standing import target_of
 from credentials.stopping import stop
 from endpoints.api import EndpointSerializer
 from endpoints.models import EmergencyStop
@@ -32,6 +35,7 @@ from notifications.models import Notification, Webhook, WebhookMessage
 from notifications.outbox import notify
 from notifications.webhooks.actions import create_webhook, send_test
 from tests.accounts.authenticator import authenticator, code
+from tests.accounts.passkey import passkey_of
 from tests.api.callers import Caller, problem
 from tests.world import PROVED, World, reviewing
 
@@ -54,10 +58,13 @@ class Scene:
     change: Change
     token: ApiToken
     colleague: User
+    service: User
     consent: AgentConsent
+    session: str
     rule: WorkloadRule
     webhook: Webhook
     message: WebhookMessage
+    rotation: Rotation
     people: dict[str, User]
 
     def path(self, template: str) -> str:
@@ -78,9 +85,12 @@ class Scene:
             change=self.change.pk,
             token=self.token.pk,
             colleague=self.colleague.pk,
+            service=self.service.pk,
             consent=self.consent.pk,
+            session=self.session,
             webhook=self.webhook.pk,
             message=self.message.pk,
+            rotation=self.rotation.pk,
             group=self.grant.request.profile.requesters_id,
             slug=self.grant.request.profile.endpoint.slug,
         )
@@ -95,6 +105,7 @@ class Scene:
             Purpose(Action.STOP, str(profile.endpoint.pk)),
             Purpose(Action.LIFT, str(self.stop.pk)),
             Purpose(Action.ROTATE, str(profile.endpoint.pk)),
+            Purpose(Action.ROTATE, str(self.rotation.secret.endpoint_id)),
             Purpose(Action.ENDPOINT, str(profile.endpoint.pk)),
             Purpose(Action.POLICY, self.policy.slug),
             Purpose(Action.ISSUER),
@@ -103,9 +114,11 @@ class Scene:
             Purpose(Action.CHANGE, str(self.change.pk)),
             Purpose(Action.WEBHOOK),
             Purpose(Action.WEBHOOK, str(self.webhook.pk)),
+            Purpose(Action.PEOPLE),
             Purpose(Action.AGENT),
             Purpose(Action.PEOPLE, str(self.colleague.pk)),
             *(Purpose(Action.TOKEN, str(user.pk)) for user in self.people.values()),
+            Purpose(Action.PEOPLE, str(self.service.pk)),
             Purpose(Action.PEOPLE, str(profile.requesters_id)),
         ]
 
@@ -127,6 +140,8 @@ def scene(committed_once: None, world: World) -> Scene:
         [notification] = notify(
             Kind.DECIDED, to=[holder], about=grant, path="/", sentence="x", occasion="again"
         )
+    keyed = world.endpoint(owner=profile.endpoint.owner)
+    rotation = rotate(by=None, endpoint=keyed)
     change = propose(
         by=world.person(is_administrator=True),
         kind="group_member",
@@ -136,6 +151,11 @@ def scene(committed_once: None, world: World) -> Scene:
         proofs=PROVED,
     )
     assert change is not None
+    colleague = world.person(profile.reviewers)
+    passkey_of(world, colleague)
+    browser = Client()
+    browser.force_login(holder)
+    session = sessions.name_of(str(browser.session.session_key))
     agent = world.person(owner=world.person())
     webhook, _ = create_webhook(by=holder, name="CI", url="http://127.0.0.1:9/", proofs=PROVED)
     return Scene(
@@ -150,11 +170,14 @@ def scene(committed_once: None, world: World) -> Scene:
         stop(by=another.owner, endpoint=another, reason="Its key leaked.", proofs=PROVED),
         change,
         create_token(by=holder, owner=holder, name="A notebook")[0],
-        world.person(profile.reviewers),
+        colleague,
+        world.person(owner=profile.endpoint.owner),
         allow_agent(by=holder, agent=agent.email),
+        session,
         world.rule(),
         webhook,
         send_test(by=holder, webhook_id=webhook.pk),
+        rotation,
         {
             "holder": holder,
             "teammate": world.person(profile.requesters),
@@ -197,6 +220,7 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (WRITE, "agents/{consent}/take-back/"): row(200, 404, 404, 404, 403, 200, 404),
     (READ, "policies/"): row(200, 200, 200, 200, 200, 200, 200),
     (READ, "policies/schema/"): row(200, 200, 200, 200, 200, 200, 200),
+    (WRITE, "policies/check/"): row(404, 404, 404, 404, 403, 200, 404),
     (READ, "policies/{policy}/"): row(404, 404, 404, 404, 200, 200, 404),
     (READ, "policies/{policy}/versions/"): row(404, 404, 404, 404, 200, 200, 404),
     (READ, "issuers/"): row(200, 200, 200, 200, 200, 200, 200),
@@ -216,13 +240,28 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (WRITE, "changes/{change}/reject/"): row(404, 404, 404, 404, 403, 200, 404),
     # Whoever proposed it is none of these.
     (WRITE, "changes/{change}/withdraw/"): row(404, 404, 404, 404, 403, 403, 404),
+    (READ, "me/"): row(200, 200, 200, 200, 200, 200, 200),
+    (CHANGE, "me/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "me/sessions/"): row(200, 200, 200, 200, 200, 200, 200),
+    (WRITE, "me/sessions/end-others/"): row(200, 200, 200, 200, 200, 200, 200),
+    (WRITE, "me/sessions/{session}/end/"): row(204, 404, 404, 404, 404, 404, 404),
     (READ, "people/"): row(200, 200, 200, 200, 200, 200, 200),
     (READ, "people/{colleague}/"): row(404, 404, 404, 404, 200, 200, 404),
     (WRITE, "people/{colleague}/deactivate/"): row(404, 404, 404, 404, 403, 200, 404),
+    (WRITE, "people/"): row(403, 403, 403, 403, 403, 201, 403),
+    (WRITE, "people/{colleague}/reactivate/"): row(404, 404, 404, 404, 403, 200, 404),
+    (WRITE, "people/{colleague}/invite/"): row(404, 404, 404, 404, 403, 200, 404),
+    (WRITE, "people/{colleague}/sign-out/"): row(404, 404, 404, 404, 403, 200, 404),
+    (WRITE, "people/{colleague}/roles/"): row(404, 404, 404, 404, 403, 202, 404),
+    (WRITE, "people/{colleague}/reset-factors/"): row(404, 404, 404, 404, 403, 202, 404),
+    (WRITE, "people/{service}/extend/"): row(404, 404, 404, 200, 403, 200, 404),
     (READ, "groups/"): row(200, 200, 200, 200, 200, 200, 200),
     (READ, "groups/{group}/"): row(404, 404, 404, 404, 200, 200, 404),
     (READ, "groups/{group}/members/"): row(404, 404, 404, 404, 200, 200, 404),
-    (WRITE, "groups/{group}/members/"): row(404, 404, 404, 404, 403, 201, 404),
+    (WRITE, "groups/{group}/members/"): row(404, 404, 404, 404, 403, 202, 404),
+    (WRITE, "groups/"): row(403, 403, 403, 403, 403, 201, 403),
+    (WRITE, "groups/{group}/owners/"): row(404, 404, 404, 404, 403, 202, 404),
+    (WRITE, "groups/{group}/owners/remove/"): row(404, 404, 404, 404, 403, 204, 404),
     (WRITE, "groups/{group}/members/remove/"): row(404, 404, 404, 404, 403, 204, 404),
     (READ, "grants/{grant}/"): row(200, 404, 200, 200, 200, 200, 404),
     (READ, "grants/{grant}/calls/"): row(200, 404, 200, 200, 200, 200, 404),
@@ -232,6 +271,15 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (READ, "endpoints/{slug}/prices/"): row(200, 200, 200, 200, 200, 200, 404),
     (WRITE, "endpoints/{slug}/prices/"): row(403, 403, 403, 201, 403, 201, 404),
     (READ, "endpoints/{endpoint}/rotations/"): row(200, 200, 200, 200, 200, 200, 404),
+    (READ, "rotations/"): row(200, 200, 200, 200, 200, 200, 200),
+    (READ, "rotations/{rotation}/"): row(404, 404, 404, 200, 200, 200, 404),
+    # No old key is to be deleted yet: see test_gaps.py.
+    (WRITE, "rotations/{rotation}/confirm/"): row(404, 404, 404, 409, 403, 409, 404),
+    (READ, "endpoints/{endpoint}/keys/"): row(200, 200, 200, 200, 200, 200, 404),
+    (WRITE, "endpoints/{endpoint}/keys/"): row(403, 403, 403, 201, 403, 201, 404),
+    (READ, "endpoints/{endpoint}/upstreams/"): row(404, 404, 404, 200, 200, 200, 404),
+    (READ, "operations/"): row(404, 404, 404, 404, 200, 200, 404),
+    (WRITE, "operations/try/"): row(404, 404, 404, 404, 403, 200, 404),
     (WRITE, "endpoints/{endpoint}/rotate/"): row(403, 403, 403, 201, 403, 201, 404),
     (WRITE, "endpoints/{endpoint}/report-leak/"): row(201, 201, 201, 201, 201, 201, 404),
     (READ, "live/"): row(200, 200, 200, 200, 200, 200, 200),
@@ -258,6 +306,7 @@ MATRIX: dict[tuple[str, str], dict[str, int]] = {
     (READ, "webhook-messages/"): row(200, 200, 200, 200, 200, 200, 200),
     (READ, "webhook-messages/{message}/"): row(200, 404, 404, 404, 200, 200, 404),
     (WRITE, "webhook-messages/{message}/replay/"): row(202, 404, 404, 404, 403, 403, 404),
+    (WRITE, "notifications/read/"): row(200, 200, 200, 200, 200, 200, 200),
     (REPLACE, "notification-settings/"): row(200, 200, 200, 200, 200, 200, 200),
     (WRITE, "requests/"): row(201, 201, 400, 400, 400, 400, 400),
     (WRITE, "requests/preview/"): row(200, 200, 200, 200, 200, 200, 200),
@@ -291,8 +340,22 @@ IN_PERSON = {
     (WRITE, "requests/{pending}/reviews/"),
     (WRITE, "reviews/"),
     (WRITE, "tokens/"),
+    (CHANGE, "me/"),
+    (READ, "me/sessions/"),
+    (WRITE, "me/sessions/end-others/"),
+    (WRITE, "me/sessions/{session}/end/"),
+    (WRITE, "people/"),
     (WRITE, "people/{colleague}/deactivate/"),
+    (WRITE, "people/{colleague}/reactivate/"),
+    (WRITE, "people/{colleague}/invite/"),
+    (WRITE, "people/{colleague}/sign-out/"),
+    (WRITE, "people/{colleague}/roles/"),
+    (WRITE, "people/{colleague}/reset-factors/"),
+    (WRITE, "people/{service}/extend/"),
     (WRITE, "agents/"),
+    (WRITE, "groups/"),
+    (WRITE, "groups/{group}/owners/"),
+    (WRITE, "groups/{group}/owners/remove/"),
     (WRITE, "groups/{group}/members/"),
     (WRITE, "groups/{group}/members/remove/"),
     (WRITE, "changes/{change}/approve/"),
@@ -309,6 +372,8 @@ IN_PERSON = {
     (WRITE, "stops/"),
     (WRITE, "stops/{stop}/lift/"),
     (WRITE, "endpoints/{endpoint}/rotate/"),
+    (WRITE, "endpoints/{endpoint}/keys/"),
+    (WRITE, "rotations/{rotation}/confirm/"),
     (WRITE, "endpoints/{slug}/prices/"),
     (WRITE, "webhooks/"),
     (WRITE, "webhooks/{webhook}/rotate-secret/"),
@@ -354,9 +419,20 @@ def body_for(template: str, scene: Scene) -> dict[str, Any]:
         "requests/{pending}/hand-over/": {"to": scene.colleague.email},
         "reviews/": {"verdict": "approve", "requests": [str(scene.pending.pk)]},
         "changes/{change}/reject/": {"note": "Not on this team."},
+        "me/": {"full_name": "Ana Lima"},
+        "people/": {"email": "new@example.com", "full_name": "Noor Aziz"},
+        "people/{colleague}/roles/": {"auditor": True, "reason": "New duty."},
+        "people/{colleague}/reset-factors/": {"reason": "Lost the phone; called back."},
         "agents/": {"agent": scene.consent.agent.email},
+        "people/{service}/extend/": {"ends_at": (clock.now() + dt.timedelta(days=9)).isoformat()},
+        "groups/": {"slug": "night-shift", "name": "Night shift"},
+        "groups/{group}/owners/": {"person": scene.colleague.email, "reason": "Leads the team."},
+        "groups/{group}/owners/remove/": {"person": scene.colleague.email},
         "groups/{group}/members/": {"person": scene.colleague.email, "reason": "Joins the team."},
         "groups/{group}/members/remove/": {"person": scene.people["teammate"].email},
+        "policies/check/": {"document": version.document | {"name": "Another"}},
+        "endpoints/{endpoint}/keys/": {"key": "sk-another-key"},
+        "operations/try/": {"kind": scene.owed.kind, "target": target_of(scene.owed)},
         "absences/": {"ends_at": (clock.now() + dt.timedelta(hours=1)).isoformat()},
         "issuers/": {
             "slug": "ci",

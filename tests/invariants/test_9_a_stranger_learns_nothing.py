@@ -15,6 +15,7 @@ from django_otp_webauthn.models import WebAuthnCredential
 
 from accessrequests.actions import note_absence
 from accessrequests.models import Absence, AccessRequest, Grant, Policy
+from accounts import sessions
 from accounts.actions import allow_agent, create_token
 from accounts.changes import propose
 from accounts.models import AgentConsent, ApiToken, Change, User, WorkloadRule
@@ -96,6 +97,11 @@ ROUTES = {
     ("grant-raise-preview", POST): "grant",
     ("grant-usage", GET): "grant",
     ("price-set", POST): "slug",
+    ("api-endpoint-keys", GET): "endpoint",
+    ("api-endpoint-keys", POST): "endpoint",
+    ("api-endpoint-upstreams", GET): "owned",
+    ("api-rotation-detail", GET): "rotation",
+    ("api-rotation-confirm", POST): "rotation",
     ("api-endpoint-rotations", GET): "endpoint",
     ("api-endpoint-rotate", POST): "endpoint",
     ("api-endpoint-report-leak", POST): "endpoint",
@@ -129,6 +135,15 @@ ROUTES = {
     ("policy-retire", POST): "policy",
     ("api-person-detail", GET): "person",
     ("api-person-deactivate", POST): "person",
+    ("api-person-reactivate", POST): "person",
+    ("api-person-invite", POST): "person",
+    ("api-person-sign-out", POST): "person",
+    ("api-person-roles", POST): "person",
+    ("api-person-reset-factors", POST): "person",
+    ("api-person-extend", POST): "person",
+    ("api-session-end", POST): "session",
+    ("api-group-owners", POST): "group",
+    ("api-group-drop-owner", POST): "group",
     ("api-group-detail", GET): "group",
     ("api-group-members", GET): "group",
     ("api-group-members", POST): "group",
@@ -206,6 +221,11 @@ BODIES = {
     "api-change-reject": {"note": "No."},
     "api-group-members": {"person": "noor@example.com"},
     "api-group-leave": {"person": "noor@example.com"},
+    "api-endpoint-keys": {"key": "sk-mine"},
+    "api-person-roles": {"auditor": True},
+    "api-person-reset-factors": {"reason": "It is me."},
+    "api-group-owners": {"person": "noor@example.com"},
+    "api-group-drop-owner": {"person": "noor@example.com"},
     "change-decide": {"verdict": "approve"},
     "api-request-hand-over": {"to": "ben@example.com"},
     "api-endpoint-report-leak": {"reason": "It is in a log."},
@@ -255,13 +275,14 @@ class Theirs:
     change: Change
     passkey: WebAuthnCredential
     api_token: ApiToken
+    session: str
     rule: WorkloadRule
     webhook: Webhook
     message: WebhookMessage
 
     def id_of(self, kind: str) -> Any:
         match kind:
-            case "endpoint":
+            case "endpoint" | "owned":
                 return self.request.profile.endpoint_id
             case "slug" | "owned_slug":
                 return self.request.profile.endpoint.slug
@@ -275,6 +296,8 @@ class Theirs:
                 return self.rule.issuer_id
             case "group":
                 return self.request.profile.requesters_id
+            case "session":
+                return self.session
             case _:
                 return getattr(self, kind).pk
 
@@ -284,6 +307,7 @@ class Theirs:
             "slug": "no-such-endpoint",
             "owned_slug": "no-such-endpoint",
             "policy": "no-such-policy",
+            "session": "no-such-session",
             "event": 2**62,
             "passkey": 2**62,
         }.get(kind) or new_id()
@@ -316,6 +340,8 @@ def theirs(committed_once: None, world: World) -> Theirs:
     absence = note_absence(by=grant.holder, ends_at=until)
     _, passkey, _ = passkey_of(world, grant.holder)
     token, _ = create_token(by=grant.holder, owner=grant.holder, name="script")
+    browser = Client()
+    browser.force_login(grant.holder)
     webhook, _ = create_webhook(
         by=grant.holder, name="CI", url="http://127.0.0.1:9/", proofs=PROVED
     )
@@ -333,6 +359,7 @@ def theirs(committed_once: None, world: World) -> Theirs:
         change,
         passkey,
         token,
+        sessions.name_of(str(browser.session.session_key)),
         world.rule(),
         webhook,
         send_test(by=grant.holder, webhook_id=webhook.pk),
