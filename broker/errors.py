@@ -20,6 +20,21 @@ class KeyturnError(Exception):
         super().__init__(self.detail)
 
 
+class InternalError(KeyturnError):
+    """Keyturn met something that nobody foresaw."""
+
+    code = "internal-error"
+    title = "Internal error"
+
+
+class BadRequest(KeyturnError):
+    """This call can't be read: its `Host` header, its address or its body isn't as HTTP has it."""
+
+    status = 400
+    code = "bad-request"
+    title = "Bad request"
+
+
 class InvalidInput(KeyturnError):
     """Something in the input is not acceptable; each field at fault is named with what would be.
 

@@ -6,6 +6,7 @@ from urllib.parse import urlencode, urlsplit
 from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
+from django.middleware.common import CommonMiddleware
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django_htmx.http import HttpResponseClientRedirect
@@ -83,6 +84,20 @@ def _page_of(request: HttpRequest) -> str:
     if f"{parts.scheme}://{parts.netloc}" != f"{request.scheme}://{request.get_host()}":
         return reverse("home")
     return f"{parts.path}?{parts.query}" if parts.query else parts.path
+
+
+class Slashes(CommonMiddleware):
+    """Django's, which redirects to the address with a slash at its end.
+
+    Not what changes something through the API: clients follow that with a GET, whose 200 would
+    look as if it had been done.
+    """
+
+    def should_redirect_with_slash(self, request: HttpRequest) -> bool:
+        """Whether to."""
+        if request.method not in {"GET", "HEAD"} and request.path.startswith("/api/"):
+            return False
+        return super().should_redirect_with_slash(request)
 
 
 class Problems:

@@ -18,6 +18,10 @@ from broker.errors import KeyturnError
 WHAT_TO_DO = {
     "error": "Look at the log of the web process under the `X-Request-Id` of the answer. If you "
     "don't run Keyturn yourself, give that number to the people who do.",
+    "internal-error": "Give the `X-Request-Id` of the answer, which is its `trace` too, to the "
+    "people who run Keyturn. Read what you wanted to change before you send the same again.",
+    "bad-request": "Call an address that `/api/v1/docs/` shows, by the host name that it shows. "
+    "Nothing was done.",
     "invalid-input": "Read `errors`: each entry names a `field` and a `message` that says what "
     "would be accepted. Correct those fields and send the request again. Nothing was written.",
     "not-signed-in": "Send an API token as `Authorization: Bearer kt_pat_…`, or sign in to the "

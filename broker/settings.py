@@ -169,7 +169,7 @@ MIDDLEWARE = [
     "broker.middleware.audit_context",
     "broker.token_in_url.no_token_in_url",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
+    "broker.middleware.Slashes",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
