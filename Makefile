@@ -86,6 +86,10 @@ test-faults: $(VENV)/.installed-dev ## Kill processes and servers at every step,
 	@$(RUN) -m pytest tests/faults $(ARGS)
 	@$(RUN) -m tests.faults.report
 
+.PHONY: test-api
+test-api: $(VENV)/.installed-dev ## schemathesis and a generated client over the whole API, into build/api (EXAMPLES=20)
+	@$(RUN) -m pytest tests/openapi $(ARGS)
+
 .PHONY: mutation
 mutation: $(VENV)/.installed-dev ## Change what decides, see whether tests notice, into docs/mutation.md (ARGS="policy")
 	@nice $(RUN) -m tests.mutation $(ARGS)
@@ -180,6 +184,7 @@ docs: $(VENV)/.installed ## Write the generated pages of docs/ anew
 	@$(RUN) manage.py roles --write
 	@$(RUN) manage.py webhook_types --write
 	@$(RUN) manage.py policy schema --write
+	@$(RUN) -W ignore::RuntimeWarning manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
 
 LOCK := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-config --no-header

@@ -162,8 +162,42 @@ class VisibleViewSet(ApiView, viewsets.GenericViewSet[Row]):
         return fetch(self.get_queryset(), self.kwargs["pk"])
 
 
+def _mistyped(field: serializers.Field[Any, Any, Any, Any], value: Any) -> str:
+    """What is wrong with a value's type, which JSON has and DRF would convert in silence."""
+    match field:
+        case serializers.ListField():
+            rows = value if isinstance(value, list) else []
+            return next(filter(None, (_mistyped(field.child, row) for row in rows)), "")
+        case serializers.BooleanField():
+            right, words = isinstance(value, bool), "Must be true or false."
+        case serializers.IntegerField():
+            right = isinstance(value, int) and not isinstance(value, bool)
+            words = "Must be a whole number."
+        case (
+            serializers.CharField()
+            | serializers.ChoiceField()
+            | serializers.UUIDField()
+            | serializers.DateTimeField()
+            | serializers.DateField()
+            | serializers.DurationField()
+            | serializers.DecimalField()
+        ):
+            right, words = isinstance(value, str), "Must be a string."
+        case _:
+            return ""
+    return "" if right or value is None else words
+
+
+class WordsField(serializers.CharField):
+    """A text that mustn't be empty. If it is, its action says so, with all else that is wrong."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_blank=True, **options)
+
+
 class StrictSerializer(serializers.Serializer[Any]):
-    """Refuses fields that it doesn't know or that can't be written, by name.
+    """Refuses fields that it doesn't know or that can't be written, and types that JSON tells
+    apart, by name.
 
     Dropping them in silence would tell a caller that `ends_at` or `state` was taken.
     """
@@ -175,6 +209,9 @@ class StrictSerializer(serializers.Serializer[Any]):
             known = ", ".join(sorted(writable)) or "nothing"
             unknown = [str(key) for key in data if key not in writable]
             faults = dict.fromkeys(unknown, f"Can't be written here. What can be: {known}.")
+            for name in writable & data.keys():
+                if fault := _mistyped(self.fields[name], data[name]):
+                    faults[name] = fault
         try:
             value = super().to_internal_value(data)
         except serializers.ValidationError as error:

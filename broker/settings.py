@@ -427,9 +427,12 @@ SPECTACULAR_SETTINGS = {
             }
         }
     },
+    "GET_LIB_DOC_EXCLUDES": "broker.schema.doc_excludes",
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "notifications.webhooks.documented.add_webhooks",
+        "broker.schema.add_examples",
+        "broker.schema.link",
     ],
     "ENUM_NAME_OVERRIDES": {
         "RequestState": "accessrequests.states.RequestState",

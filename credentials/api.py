@@ -371,6 +371,10 @@ class TokenSerializer(StrictSerializer):
     token_type_hint = serializers.CharField(required=False, help_text="not looked at")
 
 
+# JSON is taken as well. Generated clients that are told so send both at once.
+AS_FORM = {"application/x-www-form-urlencoded": TokenSerializer}
+
+
 def _token(request: Request) -> str:
     if request.query_params:
         raise InvalidInput(
@@ -415,9 +419,7 @@ class IntrospectionView(ApiView):
     verbs: ClassVar = {"post": Verb.READ}
     endpoint_path = "grant__request__profile__endpoint"
 
-    @extend_schema(
-        tags=["credentials"], request=TokenSerializer, responses={200: IntrospectionSerializer}
-    )
+    @extend_schema(tags=["credentials"], request=AS_FORM, responses={200: IntrospectionSerializer})
     def post(self, request: Request) -> Response:
         """What a credential is for, if it holds at this moment."""
         secret = _token(request)
@@ -442,7 +444,7 @@ class RevocationView(ApiView):
     one_transaction = False
     parser_classes = (StrictFormParser, StrictJSONParser)
 
-    @extend_schema(tags=["credentials"], request=TokenSerializer, responses={200: None})
+    @extend_schema(tags=["credentials"], request=AS_FORM, responses={200: None})
     def post(self, request: Request) -> Response:
         """Start revoking the credential of this secret. Its grant goes on."""
         by = request.user if isinstance(request.user, User) else None

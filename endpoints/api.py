@@ -36,8 +36,13 @@ class ScopeSerializer(StrictSerializer):
     requests_per_minute = _limit("")
     concurrency = _limit("calls at once")
     token_budget = _limit("of a grant in all")
-    cost_budget = serializers.CharField(
-        required=False, max_length=20, help_text='US dollars of a grant in all, such as "12.50"'
+    cost_budget = serializers.RegexField(
+        r"^(?=.*[1-9])[0-9]{1,7}(\.[0-9]{1,4})?$",
+        required=False,
+        error_messages={
+            "invalid": 'Must be an amount in US dollars above 0, such as "12.50".',
+        },
+        help_text='US dollars of a grant in all, such as "12.50"',
     )
 
 

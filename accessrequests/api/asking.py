@@ -1,8 +1,10 @@
 """An ask for access: what is sent, and what it would come to."""
 
 import datetime as dt
+import re
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from accessrequests import actions
@@ -13,17 +15,30 @@ from accessrequests.actions.asking import (
     TICKET_LENGTH,
 )
 from accessrequests.outlook import seen
-from accounts.api import StrictSerializer
+from accounts.api import StrictSerializer, WordsField
 from accounts.models import User
 from broker.errors import InvalidInput
 from endpoints.api import ScopeSerializer
 from endpoints.kinds import Revocation
 from endpoints.scope import MOST_NAMES, NAME_LENGTH
 
+# What else Python would read as a duration, "1:00" say, other readers take for another.
+DURATION = (
+    r"^(P(?=.)([0-9]{1,6}D)?(T(?=.)([0-9]{1,6}H)?([0-9]{1,6}M)?([0-9.]{1,13}S)?)?|[0-9]{1,9})$"
+)
 
+
+@extend_schema_field({"type": "string", "pattern": DURATION})
 class DurationField(serializers.DurationField):
+    """ISO 8601 up to days, or seconds."""
+
     def __init__(self, **options: Any) -> None:
         super().__init__(format="iso-8601", **options)
+
+    def to_internal_value(self, value: Any) -> dt.timedelta:
+        if not (isinstance(value, str) and re.match(DURATION, value)):
+            self.fail("invalid", format="PT1H, P1DT30M or seconds")
+        return super().to_internal_value(value)
 
 
 class AskSerializer(StrictSerializer):
@@ -69,10 +84,7 @@ class FileSerializer(AskSerializer):
     """An ask for access."""
 
     profile = serializers.UUIDField()
-    # Blank is for the action to refuse, with all else that is wrong.
-    justification = serializers.CharField(
-        max_length=actions.JUSTIFICATION_LENGTH, allow_blank=True, help_text="not empty"
-    )
+    justification = WordsField(max_length=actions.JUSTIFICATION_LENGTH)
     extends = serializers.UUIDField(
         required=False, help_text="a grant of yours, which the new one follows without a gap"
     )
@@ -86,7 +98,7 @@ class FileSerializer(AskSerializer):
 class PreviewSerializer(FileSerializer):
     """An ask as far as it has been filled in."""
 
-    justification = serializers.CharField(
+    justification = serializers.CharField(  # type: ignore[assignment]
         max_length=actions.JUSTIFICATION_LENGTH, allow_blank=True, required=False
     )
 
@@ -95,11 +107,9 @@ class TogetherSerializer(AskSerializer):
     """One ask for several profiles."""
 
     profiles = serializers.ListField(
-        child=serializers.UUIDField(), help_text=f"at most {MOST_TOGETHER}"
+        child=serializers.UUIDField(), min_length=1, max_length=MOST_TOGETHER
     )
-    justification = serializers.CharField(
-        max_length=actions.JUSTIFICATION_LENGTH, allow_blank=True, help_text="not empty"
-    )
+    justification = WordsField(max_length=actions.JUSTIFICATION_LENGTH)
 
 
 class FaultSerializer(serializers.Serializer[Any]):

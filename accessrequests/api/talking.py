@@ -4,11 +4,11 @@ from rest_framework import serializers
 
 from accessrequests.actions.talking import COMMENT_LENGTH, NOTE_LENGTH
 from accessrequests.models import Comment, HandOver
-from accounts.api import StrictSerializer
+from accounts.api import StrictSerializer, WordsField
 
 
 class SaySerializer(StrictSerializer):
-    text = serializers.CharField(max_length=COMMENT_LENGTH, allow_blank=True, help_text="not empty")
+    text = WordsField(max_length=COMMENT_LENGTH)
     kind = serializers.ChoiceField(
         choices=Comment.Kind.choices,
         required=False,

@@ -305,10 +305,15 @@ def test_the_reference_page_shows_each_operation_with_a_good_example(document: A
     assert shown.keys() == operations.keys()
     for key, call in shown.items():
         # `text` is what the page falls back to.
-        assert '"text"' not in call.example.replace('{"text":', ""), key
-        by_token = {"apiToken": []} in operations[key]["security"]
-        assert ("KEYTURN_TOKEN" in call.example) == by_token, key
-    body = re.search("-d '(.*)'", shown["put", "/api/v1/policies/{slug}/"].example)
+        assert '"text"' not in call.curl.replace('{"text":', ""), key
+        ways = operations[key]["security"]
+        by_token = any("apiToken" in way for way in ways) and {} not in ways
+        assert ("KEYTURN_TOKEN" in call.curl) == by_token, key
+        assert ("KEYTURN_TOKEN" in call.python) == by_token, key
+        with_factor = any("secondFactor" in way for way in ways)
+        assert ("Keyturn-Second-Factor" in call.curl) == with_factor, key
+        assert ("Keyturn-Second-Factor" in call.python) == with_factor, key
+    body = re.search("-d '(.*)'", shown["put", "/api/v1/policies/{slug}/"].curl)
     assert body is not None
     assert parse(json.loads(body[1])["document"]).slug == "two-people"
 
