@@ -9,7 +9,7 @@ from rest_framework import exceptions, mixins, serializers, viewsets
 
 from audit.events import Event
 from audit.filters import TimeFilter
-from audit.models import AuditEvent
+from audit.models import AuditEvent, AuditEvents
 
 
 class AuditEventSerializer(serializers.ModelSerializer[AuditEvent]):
@@ -44,11 +44,11 @@ class EventFilter(django_filters.FilterSet):
 
     def filter_about(
         self,
-        rows: QuerySet[AuditEvent],
+        rows: AuditEvents,
         name: str,  # noqa: ARG002
         value: uuid.UUID,
-    ) -> QuerySet[AuditEvent]:
-        return rows.filter(related__contains=[value])
+    ) -> AuditEvents:
+        return rows.about(value)
 
 
 @extend_schema(tags=["audit"])

@@ -1,6 +1,7 @@
 """Audit rows as people read them: one sentence each, with what was said."""
 
 import datetime as dt
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -261,7 +262,7 @@ _SAID = {
 }
 
 
-def timeline(*ids: object, without: Iterable[Event] = ()) -> list[Step]:
+def timeline(*ids: uuid.UUID | str, without: Iterable[Event] = ()) -> list[Step]:
     """All that happened to these, oldest first, but for the events that are shown elsewhere.
 
     That somebody looked in vain, and that a mint was begun, is for the record, not for this page.

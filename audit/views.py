@@ -33,7 +33,7 @@ def visible(request: HttpRequest) -> AuditEvents:
     if not user.is_authenticated:
         raise NotFound
     rows = AuditEvent.objects.all()
-    return rows if user.sees_everything else rows.filter(related__contains=[user.pk])
+    return rows.visible_to(user)
 
 
 def _number(text: str) -> int | None:

@@ -3,10 +3,20 @@ from typing import Any
 
 import pgtrigger
 from django.db import models
-from django.db.models import Exists, F, OuterRef, Q
+from django.db.models import F, OuterRef, Q
 
-from accessrequests.models.requests import BUDGETS, HELD, AccessRequest, Route, reviewed_by
+from accessrequests.models.requests import BUDGETS, HELD, AccessRequest, came_to
 from accessrequests.models.reviews import Review
+from accessrequests.models.sight import (
+    Sight,
+    Way,
+    in_any,
+    known_sight,
+    listed,
+    plain,
+    related,
+    sight_of,
+)
 from accessrequests.states import GRANT_MOVES, EndReason, GrantState, pairs
 from accounts.models import User
 from audit.clock import ClockTimestamp
@@ -33,23 +43,32 @@ class Grants(models.QuerySet["Grant"]):
     def visible_to(self, user: User) -> "Grants":
         """One's own, those that agents hold on one's behalf, and those that one may review or end;
         everything for auditors."""
-        if user.sees_everything:
-            return self
-        return self.filter(
-            Q(holder=user)
-            | Q(holder__owner=user)
-            | Q(request__on_behalf_of=user)
-            | reviewed_by(user, "request__profile__")
-            | Q(request__profile__endpoint__owner=user)
-            | Exists(Route.objects.to(user).filter(request=OuterRef("request")))
-            | Exists(Review.objects.filter(request=OuterRef("request"), reviewer=user))
-        )
+        return self if user.sees_everything else in_any(self, _ways(user, sight_of(user)))
+
+    def listed_for(self, user: User) -> "Grants":
+        """The same, for lists (`accessrequests.models.sight`)."""
+        return self if user.sees_everything else listed(self, _ways(user, known_sight(user)))
 
     def live(self) -> "Grants":
         """Those that hold at this moment, whatever any worker has or hasn't done."""
         return self.filter(
             ended_at=None, starts_at__lte=ClockTimestamp(), ends_at__gt=ClockTimestamp()
         ).exclude(state=GrantState.ENDED)
+
+
+def _ways(user: User, sight: Sight) -> list[Way]:
+    return [
+        plain(holder=user),
+        plain(holder__in=sight.services),
+        plain(request__on_behalf_of=user),
+        plain(request__profile__in=sight.reviewed),
+        plain(request__profile__in=sight.owned),
+        *came_to(user, sight, "request"),
+        related(
+            Q(request__in=Review.objects.filter(reviewer=user).values("request")),
+            Review.objects.filter(request=OuterRef("request"), reviewer=user),
+        ),
+    ]
 
 
 class Grant(models.Model):
@@ -74,6 +93,7 @@ class Grant(models.Model):
         indexes = [
             models.Index(fields=["ends_at"], condition=Q(ended_at=None), name="grant_due"),
             models.Index(fields=["holder", "-id"], name="grant_by_holder"),
+            models.Index(fields=["state", "-id"], name="grant_by_state"),
             models.Index(
                 fields=["starts_at"], condition=Q(state="scheduled"), name="grant_to_start"
             ),

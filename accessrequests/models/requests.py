@@ -2,8 +2,18 @@ from typing import Any
 
 import pgtrigger
 from django.db import models
-from django.db.models import Exists, F, OuterRef, Q
+from django.db.models import F, OuterRef, Q
 
+from accessrequests.models.sight import (
+    Sight,
+    Way,
+    in_any,
+    known_sight,
+    listed,
+    plain,
+    related,
+    sight_of,
+)
 from accessrequests.states import REQUEST_MOVES, RequestState, pairs
 from accounts.linked import are_linked
 from accounts.models import Group, Membership, User
@@ -44,20 +54,39 @@ class AccessRequests(models.QuerySet["AccessRequest"]):
     def visible_to(self, user: User) -> "AccessRequests":
         """One's own, one's service accounts' and what agents ask on one's behalf, and those that
         one may review or has reviewed; everything for auditors."""
-        if user.sees_everything:
-            return self
-        from accessrequests.models.reviews import Review  # which imports this module
+        return self if user.sees_everything else in_any(self, _ways(user, sight_of(user)))
 
-        reviewed = Review.objects.filter(request=OuterRef("pk"), reviewer=user)
-        routed = Route.objects.to(user).filter(request=OuterRef("pk"))
-        return self.filter(
-            Q(requester=user)
-            | Q(requester__owner=user)
-            | Q(on_behalf_of=user)
-            | reviewed_by(user, "profile__")
-            | Exists(routed)
-            | Exists(reviewed)
+    def listed_for(self, user: User) -> "AccessRequests":
+        """The same, for lists (`accessrequests.models.sight`)."""
+        return self if user.sees_everything else listed(self, _ways(user, known_sight(user)))
+
+
+def _ways(user: User, sight: Sight) -> list[Way]:
+    from accessrequests.models.reviews import Review  # which imports this module
+
+    return [
+        plain(requester=user),
+        plain(requester__in=sight.services),
+        plain(on_behalf_of=user),
+        plain(profile__in=sight.reviewed),
+        *came_to(user, sight, "pk"),
+        related(
+            Q(pk__in=Review.objects.filter(reviewer=user).values("request")),
+            Review.objects.filter(request=OuterRef("pk"), reviewer=user),
+        ),
+    ]
+
+
+def came_to(user: User, sight: Sight, path: str) -> list[Way]:
+    """That the request with the id at `path` was routed to this person, or to a group of theirs."""
+    reached = (Q(group__in=sight.groups), Q(person=user))
+    return [
+        related(
+            Q(**{f"{path}__in": Route.objects.filter(way).values("request")}),
+            Route.objects.filter(way, request=OuterRef(path)),
         )
+        for way in reached
+    ]
 
 
 class AccessRequest(models.Model):

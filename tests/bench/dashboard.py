@@ -16,7 +16,7 @@ from accessrequests.models import AccessRequest
 from accessrequests.queue import waiting_for
 from accounts.models import User
 from tests.bench.past import fill
-from tests.bench.report import table, write
+from tests.bench.report import few_and_many, write
 from tests.world import World
 
 PAGES = {
@@ -75,28 +75,13 @@ def test_dashboard(world: World) -> None:
         )
         rounds.append({"requests": AccessRequest.objects.count(), "pages": _round(reviewer)})
     few, many = rounds
-    rows = []
-    for name in few["pages"]:
-        a, b = few["pages"][name], many["pages"][name]
-        rows.append(
-            [
-                name,
-                round(a["p95"], 1),
-                round(b["p95"], 1),
-                f"{b['p95'] / a['p95']:.2f}×",
-                a["queries"],
-                b["queries"],
-            ]
-        )
     said = (
         f"p95 of {TIMES} calls through Django's own client, one after another, by one of five "
         f"reviewers to whom every request goes: with {few['requests']:,} requests, of which 60 "
         f"wait, and with {many['requests']:,}, of which 10,000 wait. Target: within 2×."
     )
     text = textwrap.fill(said, 98) + "\n\n"
-    text += table(
-        ["page", "p95 few, ms", "p95 many, ms", "ratio", "queries few", "queries many"], rows
-    )
+    text += few_and_many("page", few["pages"], many["pages"])
     write("dashboard", "Approver dashboard", text, {"few": few, "many": many})
 
 

@@ -28,6 +28,18 @@ def table(columns: list[str], rows: list[list[Any]]) -> str:
     return "\n".join(lines)
 
 
+def few_and_many(what: str, few: dict[str, Any], many: dict[str, Any]) -> str:
+    """A table of the same calls with few rows and with many: `p95` in ms, and `queries`."""
+    rows = []
+    for name, a in few.items():
+        b = many[name]
+        ratio = f"{b['p95'] / a['p95']:.2f}×"
+        found = [round(a["p95"], 1), round(b["p95"], 1), ratio, a["queries"], b["queries"]]
+        rows.append([name, *found])
+    columns = [what, "p95 few, ms", "p95 many, ms", "ratio", "queries few", "queries many"]
+    return table(columns, rows)
+
+
 def write(name: str, title: str, text: str, raw: dict[str, Any]) -> None:
     """Keep one benchmark's figures, and put its section into docs/benchmarks.md."""
     folder = ROOT / "build" / "bench"
