@@ -1,16 +1,14 @@
 """/scim/v2/: reads what a directory asks, has it done, and says how things are then."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import IO, Any, TypeVar, cast
 
 from django.conf import settings
-from django.contrib.auth.decorators import login_not_required
 from django.db import IntegrityError, OperationalError, transaction
 from django.db.models import Prefetch, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.views.decorators.csrf import csrf_exempt
+from django.http import HttpRequest, HttpResponse
 from pydantic import ValidationError
 from rest_framework.exceptions import ParseError
 from scim2_models import (
@@ -148,44 +146,39 @@ def _token(request: HttpRequest) -> ScimToken:
     return found
 
 
-def endpoint(**handlers: Handler) -> Callable[..., HttpResponseBase]:
-    """A view that has each method's call handled in one transaction, for a good token alone."""
-
-    @csrf_exempt
-    @login_not_required
-    def view(request: HttpRequest, **named: str) -> HttpResponse:
-        with working_for(replace(origin(), via="scim")):
-            try:
-                answer = answered(request, **named)
-            except Exception as error:
-                found = _answer_to(error)
-                if found is None:
-                    raise
-                answer = found
-        answer["Cache-Control"] = "no-store"
-        return answer
-
-    def answered(request: HttpRequest, **named: str) -> HttpResponse:
-        token = _token(request)
-        handler = handlers.get("GET" if request.method == "HEAD" else request.method or "")
-        if handler is None:
-            detail = f"Here is {', '.join(handlers)} only."
-            return _error(Error(status=405, detail=detail), Allow=", ".join(handlers))
-        length = request.headers.get("Content-Length") or "0"
-        if length.isdecimal() and int(length) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
-            raise TooLarge
-        with (
-            working_for(replace(origin(), agent=token)),
-            resources.PROVIDER,
-        ):
-            try:
-                with transaction.atomic():
-                    return handler(Call(request, token), **named)
-            except KeyturnError as error:
-                record_refusal(error, by=token, method=request.method, path=request.path)
+def handled(request: HttpRequest, handlers: Mapping[str, Handler], **named: str) -> HttpResponse:
+    """The answer to one call, handled in one transaction, for a good token alone."""
+    with working_for(replace(origin(), via="scim")):
+        try:
+            answer = _answered(request, handlers, **named)
+        except Exception as error:
+            found = _answer_to(error)
+            if found is None:
                 raise
+            answer = found
+    answer["Cache-Control"] = "no-store"
+    return answer
 
-    return view
+
+def _answered(request: HttpRequest, handlers: Mapping[str, Handler], **named: str) -> HttpResponse:
+    token = _token(request)
+    handler = handlers.get("GET" if request.method == "HEAD" else request.method or "")
+    if handler is None:
+        detail = f"Here is {', '.join(handlers)} only."
+        return _error(Error(status=405, detail=detail), Allow=", ".join(handlers))
+    length = request.headers.get("Content-Length") or "0"
+    if length.isdecimal() and int(length) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+        raise TooLarge
+    with (
+        working_for(replace(origin(), agent=token)),
+        resources.PROVIDER,
+    ):
+        try:
+            with transaction.atomic():
+                return handler(Call(request, token), **named)
+        except KeyturnError as error:
+            record_refusal(error, by=token, method=request.method, path=request.path)
+            raise
 
 
 def _read(
