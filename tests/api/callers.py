@@ -1,5 +1,6 @@
 """Who calls the API, and how."""
 
+import copy
 import json
 import uuid
 from collections.abc import Collection
@@ -46,6 +47,13 @@ class Caller:
             # Whether or not they see these.
             ApiToken.objects.filter(pk=row.pk).update(endpoints=list(endpoints))
             self.headers = {"Authorization": f"Bearer {text}"}
+
+    def again(self) -> "Caller":
+        """The same caller, whom the answers to this one told nothing."""
+        other = copy.copy(self)
+        other.client = copy.copy(self.client)
+        other.client.cookies = copy.deepcopy(self.client.cookies)
+        return other
 
     def prove(self, *purposes: Purpose) -> None:
         """Let this session have proved a second factor for these just now."""
