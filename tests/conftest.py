@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import logging
 import os
 import socket
@@ -9,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import hypothesis
 import psycopg
 import pytest
@@ -20,6 +20,7 @@ from whitenoise.middleware import WhiteNoiseMiddleware  # type: ignore[import-un
 
 from accounts import factors, stepup
 from audit.context import Origin, working_for
+from broker.embedded.servers import http_status
 from credentials import actions, breaker
 from tests.credentials.targets import target, target_down
 from tests.servers import Servers
@@ -27,6 +28,9 @@ from tests.upstream import Upstream
 from tests.world import PROVED, UPSTREAM_KEY, World
 
 __all__ = ["target", "target_down"]
+
+# Looking for cycles among all that Django and its libraries loaded is a tenth of a run's time.
+gc.set_threshold(50_000, 20, 50)
 
 # A line for each call that a test's client makes buries what went wrong.
 for name in ("httpx", "httpx2"):
@@ -277,9 +281,8 @@ def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 60) ->
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"ended with {process.returncode} before it answered at {url}")
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(url, timeout=1).status_code == 200:
-                return
+        if http_status(url, timeout=1) == 200:
+            return
         time.sleep(0.05)
     raise RuntimeError(f"nothing answered at {url} within {seconds} s")
 
