@@ -14,6 +14,7 @@ import hypothesis
 import psycopg
 import pytest
 from django.conf import settings as django_settings
+from django.contrib.auth.hashers import Argon2PasswordHasher
 from django.test import override_settings
 from django.test.utils import setup_databases, teardown_databases
 from whitenoise.middleware import WhiteNoiseMiddleware  # type: ignore[import-untyped]
@@ -31,6 +32,11 @@ __all__ = ["target", "target_down"]
 
 # Looking for cycles among all that Django and its libraries loaded is a tenth of a run's time.
 gc.set_threshold(50_000, 20, 50)
+
+# Tests are about who gets in, not about how long a stolen hash resists.
+Argon2PasswordHasher.time_cost = 1
+Argon2PasswordHasher.memory_cost = 8
+Argon2PasswordHasher.parallelism = 1
 
 # A line for each call that a test's client makes buries what went wrong.
 for name in ("httpx", "httpx2"):
