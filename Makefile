@@ -75,7 +75,7 @@ JOBS ?= 3
 .PHONY: test
 test: $(VENV)/.installed-dev browser ## All tests but the slow ones (ARGS="tests/audit -k append" JOBS=3)
 	@$(RUN) -m pytest -m "not slow and not llm" --hypothesis-profile=same \
-	  -n $(JOBS) --dist loadfile $(ARGS)
+	  -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(VENV)/.installed-dev browser ## The tests that take minutes
