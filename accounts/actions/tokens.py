@@ -173,8 +173,11 @@ def find_token(text: str) -> ApiToken | None:
 
 def is_good(token: ApiToken) -> bool:
     """Whether it opens anything at this moment."""
-    over = token.revoked_at is not None or token.expires_at <= clock.now()
-    return not over and token.owner.is_active and _stands(token)
+    now, owner = clock.now(), token.owner
+    over = token.revoked_at is not None or token.expires_at <= now
+    # The sweep that deactivates a service account only tidies up.
+    ended = not owner.is_active or (owner.ends_at is not None and owner.ends_at <= now)
+    return not over and not ended and _stands(token)
 
 
 def _stands(token: ApiToken) -> bool:

@@ -239,6 +239,8 @@ class TestScope:
         caller = Caller(service, "token")
         assert caller.get("requests/").status_code == 200
         User.objects.filter(pk=service.pk).update(ends_at=clock.now())
+        # Also while no worker is there to close its account.
+        problem(caller.get("requests/"), 401, "not-signed-in")
         deactivate_ended()
         problem(caller.get("requests/"), 401, "not-signed-in")
 
