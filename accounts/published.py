@@ -5,11 +5,12 @@ Everything goes out by the one client of `endpoints.outgoing`, a layer above thi
 """
 
 import json
+import math
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
@@ -56,8 +57,12 @@ send: Callable[..., Answer] = _no_client
 
 @dataclass(frozen=True)
 class _Kept:
-    at: float
-    value: dict[str, Any] | NoAnswer
+    """What was read last, and when; and when it couldn't be read since, and why not."""
+
+    at: float = -math.inf
+    value: dict[str, Any] = field(default_factory=dict)
+    failed_at: float = -math.inf
+    why: str = ""
 
 
 _kept: dict[str, _Kept] = {}
@@ -76,15 +81,12 @@ def safe_url(url: str) -> bool:
 
 
 def _from_memory(url: str, age: float) -> dict[str, Any] | None:
-    kept = _kept.get(url)
-    if kept is None:
-        return None
-    failed = isinstance(kept.value, NoAnswer)
-    if time.monotonic() - kept.at >= (FAILED_AGE if failed else age):
-        return None
-    if isinstance(kept.value, NoAnswer):
-        raise NoAnswer(str(kept.value))
-    return kept.value
+    kept, now = _kept.get(url, _Kept()), time.monotonic()
+    if now - kept.at < age:
+        return kept.value
+    if now - kept.failed_at < FAILED_AGE:
+        raise NoAnswer(kept.why)
+    return None
 
 
 def get_json(url: str, *, age: float) -> dict[str, Any]:
@@ -99,7 +101,10 @@ def get_json(url: str, *, age: float) -> dict[str, Any]:
             try:
                 found = _read(url)
             except NoAnswer as error:
-                _kept[url] = _Kept(time.monotonic(), error)
+                # What was read before goes on counting for its time: anybody can have keys asked
+                # for anew, by a token that names one that there isn't.
+                kept = _kept.get(url, _Kept())
+                _kept[url] = replace(kept, failed_at=time.monotonic(), why=str(error))
                 raise
             _kept[url] = _Kept(time.monotonic(), found)
     return found

@@ -379,6 +379,16 @@ def test_a_key_that_is_new_is_read_without_a_restart_and_not_for_each_guess(
     assert exchanged(github.github()).status_code == 200
 
 
+def test_whoever_names_a_key_that_there_is_not_takes_no_other_s_keys_away(
+    github, rule, monkeypatch
+):
+    assert exchanged(github.github()).status_code == 200
+    monkeypatch.setattr(published, "KEYS_AGAIN", 0.0)
+    with github.serving(KEYS, 500):
+        assert exchanged(another_key(github, kid="unheard-of")).status_code == 503
+        assert exchanged(github.github()).status_code == 200
+
+
 def test_whoever_fails_again_and_again_is_sent_away_and_fills_no_record(github, rule, world):
     for _ in range(35):
         answer = exchanged(github.github(repository_id="1"), came_from="10.0.0.1")
