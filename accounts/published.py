@@ -165,6 +165,8 @@ def key_of(token: str, jwks_uri: Callable[[], str]) -> Any:
             and each.get("use", "sig") == "sig"
             and each.get("alg", algorithm) == algorithm
             and (kid is None or each.get("kid") == kid)
+            # With its private part anybody signs by it.
+            and "d" not in each
         ]
         if len(fitting) == 1:
             try:

@@ -389,6 +389,12 @@ def test_whoever_names_a_key_that_there_is_not_takes_no_other_s_keys_away(
         assert exchanged(github.github()).status_code == 200
 
 
+def test_a_key_whose_private_part_is_published_signs_nothing(github, rule):
+    private = jwt.get_algorithm_by_name("RS256").to_jwk(github.key, as_dict=True)
+    with github.serving(KEYS, {"keys": [private | {"kid": github.kid}]}):
+        refused(exchanged(github.github()), "invalid_grant")
+
+
 def test_whoever_fails_again_and_again_is_sent_away_and_fills_no_record(github, rule, world):
     for _ in range(35):
         answer = exchanged(github.github(repository_id="1"), came_from="10.0.0.1")
