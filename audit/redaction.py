@@ -33,7 +33,7 @@ class Redact(logging.Filter):
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg = _neutral(redact(record.getMessage()))
+        record.msg = neutral(redact(record.getMessage()))
         record.args = ()
         if record.exc_info and not record.exc_text:
             record.exc_text = _indented(logging.Formatter().formatException(record.exc_info))
@@ -45,8 +45,9 @@ class Redact(logging.Filter):
 def _indented(text: str) -> str:
     """A traceback ends with what an exception says, which may be made to look like a line of its
     own: no line of it begins where one of the log's does."""
-    return "\n".join(f"  {_neutral(line)}" for line in redact(text).split("\n"))
+    return "\n".join(f"  {neutral(line)}" for line in redact(text).split("\n"))
 
 
-def _neutral(text: str) -> str:
+def neutral(text: str) -> str:
+    """`text` with each control character, and what can't be stored, spelt out."""
     return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)

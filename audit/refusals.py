@@ -5,6 +5,7 @@ from django.db import transaction
 from audit.context import Identified
 from audit.events import Event
 from audit.record import record
+from audit.redaction import neutral, redact
 from broker.errors import AuthorityLost, Forbidden, KeyturnError, NotFound
 
 # Somebody reached for what isn't theirs. Other errors are mistakes or bad luck.
@@ -24,6 +25,6 @@ def record_refusal(error: KeyturnError, *, by: Identified, method: str | None, p
             by=by,
             code=error.code,
             method=method,
-            path=path[:300],
+            path=neutral(redact(path))[:300],
             detail=error.detail,
         )

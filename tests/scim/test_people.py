@@ -206,6 +206,14 @@ def test_as_okta_and_entra_say_it(directory: Directory, world: World) -> None:
     assert (row(person).full_name, row(person).is_active) == ("Ada King", True)
 
 
+@pytest.mark.parametrize("path", ["Users/%00", "Groups/a%00%1b"])
+def test_an_id_that_cannot_be_stored_is_refused_on_record(path: str, directory: Directory) -> None:
+    refused(directory.send("GET", path), 404)
+    tried = AuditEvent.objects.get(event=Event.ACCESS_REFUSED)
+    assert tried.data["path"].startswith("/scim/v2/")
+    assert tried.data["path"].isprintable()
+
+
 def test_a_version_of_before_changes_nothing(directory: Directory) -> None:
     person = directory.hire()
     path, version = f"Users/{person['id']}", person["meta"]["version"]
