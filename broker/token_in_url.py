@@ -12,6 +12,7 @@ from broker.errors import TokenInUrl
 from broker.problems import MEDIA_TYPE, as_json
 
 Handler = Callable[[HttpRequest], HttpResponse]
+DEEP = 3  # times that it is decoded
 
 
 def no_token_in_url(get_response: Handler) -> Handler:
@@ -19,13 +20,14 @@ def no_token_in_url(get_response: Handler) -> Handler:
     every proxy on the way by now."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
-        query = request.META.get("QUERY_STRING", "")
-        found = tokens.found_in(f"{request.path}?{query}?{unquote_plus(query)}")
+        paths = _spellings(request.path)
+        queries = _spellings(request.META.get("QUERY_STRING", ""))
+        found = tokens.found_in("?".join([*paths, *queries]))
         if not found:
             return get_response(request)
+        error, path = TokenInUrl(), redact(paths[-1])
         for text in found:
-            leaks.seen_in_url(text, method=request.method or "", path=request.path)
-        error, path = TokenInUrl(), redact(request.path)
+            leaks.seen_in_url(text, method=request.method or "", path=path)
         if path.startswith(("/api/", "/oauth/")):
             return JsonResponse(as_json(error, path), status=error.status, content_type=MEDIA_TYPE)
         # Without the request: nobody is known yet.
@@ -33,3 +35,11 @@ def no_token_in_url(get_response: Handler) -> Handler:
         return HttpResponse(page, status=error.status)
 
     return middleware
+
+
+def _spellings(text: str) -> list[str]:
+    """This part of a URL and all that it may be read as: an address within one is encoded twice."""
+    found = [text]
+    while len(found) <= DEEP and (plain := unquote_plus(found[-1])) != found[-1]:
+        found.append(plain)
+    return found
