@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeVar
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.db.models import Model, QuerySet
-from django.urls import reverse
+from django.urls import Resolver404, resolve, reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import exceptions, serializers, status, viewsets
@@ -111,7 +111,7 @@ class ApiView(APIView):
         handler = getattr(self, method, None)
         if handler is None or request.method in SAFE_METHODS or not isinstance(request.user, User):
             return
-        call = idempotency.call_of(request, request.user)
+        call = idempotency.call_of(request, request.user, partial(_sees, request))
         if call is not None:
             how = idempotency.in_one_transaction if self.one_transaction else idempotency.apart
             setattr(self, method, partial(_once, how, call, handler))
@@ -127,6 +127,20 @@ class ApiView(APIView):
 
 def _once(how: Any, call: idempotency.Call, handler: Any, *args: Any, **kwargs: Any) -> Any:
     return how(call, partial(handler, *args, **kwargs))
+
+
+def _sees(request: Request, path: str) -> bool:
+    """Whether what has this path is there for the caller: what is no row of a VisibleViewSet is."""
+    try:
+        found = resolve(path)
+    except Resolver404:
+        return True
+    kind = getattr(found.func, "cls", None)
+    if kind is None or not issubclass(kind, VisibleViewSet) or "pk" not in found.kwargs:
+        return True
+    view = kind()
+    view.request, view.args, view.kwargs, view.action = request, (), found.kwargs, "retrieve"
+    return bool(view.get_queryset().filter(pk=found.kwargs["pk"]).exists())
 
 
 class VisibleViewSet(ApiView, viewsets.GenericViewSet[Row]):

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
@@ -43,17 +44,25 @@ REFUSALS = (KeyturnError, APIException, Http404, PermissionDenied)
 Handler = Callable[[], Response]
 
 
+def _shows_all(_path: str) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Call:
-    """A call that its caller may have to repeat."""
+    """A call that its caller may have to repeat. `sees` says of a path whether what is there is
+    still shown to them."""
 
     request: Request
     caller: User
     key: str
     fingerprint: bytes
+    sees: Callable[[str], bool]
 
 
-def call_of(request: Request, caller: User) -> Call | None:
+def call_of(
+    request: Request, caller: User, sees: Callable[[str], bool] = _shows_all
+) -> Call | None:
     """This call, where it has a key. Raises InvalidInput for one that is none, and what reading
     the body raises."""
     key = request.headers.get(HEADER)
@@ -61,7 +70,7 @@ def call_of(request: Request, caller: User) -> Call | None:
         return None
     if not KEY.fullmatch(key):
         raise InvalidInput({HEADER: "Must be 1 to 255 visible ASCII characters, without spaces."})
-    return Call(request, caller, key, _fingerprint(request))
+    return Call(request, caller, key, _fingerprint(request), sees)
 
 
 def _fingerprint(request: Request) -> bytes:
@@ -159,14 +168,17 @@ def _is_over(row: IdempotencyKey) -> bool:
 
 
 def _answer(row: IdempotencyKey, call: Call) -> HttpResponse:
-    """What was answered. That the caller may make such calls at all was checked anew before; what
-    is in it, they were told then."""
+    """What was answered. That the caller may make such calls at all was checked anew before. Of
+    what they don't see any more, they're told that it was done."""
     if bytes(row.fingerprint) != call.fingerprint:
         raise IdempotencyKeyReused
     if row.status is None:
         raise IdempotencyInProgress
     if row.body is None:
         raise IdempotencyAnswerNotKept(answered=row.status, location=row.headers.get("Location"))
+    about = {call.request.path, urlsplit(row.headers.get("Location", "")).path} - {""}
+    if row.body and not all(map(call.sees, about)):
+        raise IdempotencyAnswerNotKept(answered=row.status, location=None)
     response = HttpResponse(
         bytes(row.body),
         status=row.status,

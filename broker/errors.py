@@ -194,7 +194,8 @@ class IdempotencyInProgress(Conflict):
 
 
 class IdempotencyAnswerNotKept(Conflict):
-    """This call was carried out, once, and its answer can't be repeated: it had a secret in it.
+    """This call was carried out, once, and its answer can't be repeated: it had a secret in it, or
+    you don't see any more what it was about.
 
     `location` is what came of it, where there is something to read. If the secret is lost, make
     the call anew under another Idempotency-Key: a check-out revokes the credential before it.

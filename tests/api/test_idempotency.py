@@ -22,6 +22,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from accessrequests.models import AccessRequest, Comment
 from accounts import idempotency
+from accounts.actions import leave_group, set_roles
 from accounts.api import ApiView
 from accounts.models import ApiToken, IdempotencyKey, User
 from accounts.stepup import HEADER as SECOND_FACTOR
@@ -322,6 +323,26 @@ def test_an_answer_is_for_who_may_call_now(requester: User, body: dict[str, Any]
     User.objects.filter(pk=requester.pk).update(is_active=False)
     session.headers["X-CSRFToken"] = "c" * 32
     problem(session.post("requests/", body), 401, "not-signed-in")
+
+
+@pytest.mark.usefixtures("proved")
+def test_of_what_one_sees_no_more_one_is_told_only_that_it_was_done(world: World) -> None:
+    pending = world.request()
+    reviewer = world.person(pending.profile.reviewers, is_administrator=True)
+    calls = [
+        (f"requests/{pending.pk}/comments/", {"text": "Why so long?"}),
+        ("groups/", {"slug": f"g-{uuid.uuid4().hex}", "name": "Night shift"}),
+    ]
+    callers = [Keyed(reviewer, "session") for _ in calls]
+    for caller, (path, said) in zip(callers, calls, strict=True):
+        first = caller.post(path, said)
+        assert first.status_code == 201, first.content
+        assert caller.post(path, said).content == first.content
+    set_roles(by=None, user=reviewer, is_administrator=False)
+    leave_group(by=None, user=reviewer, group=pending.profile.reviewers)
+    for caller, (path, said) in zip(callers, calls, strict=True):
+        told = problem(caller.post(path, said), 409, "idempotency-answer-not-kept")
+        assert (told["answered"], told["location"]) == (201, None)
 
 
 def test_a_repetition_takes_the_code_that_was_used_up_by_the_first(world: World) -> None:
