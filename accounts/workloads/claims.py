@@ -24,6 +24,28 @@ EVERYBODYS = {
         "sub",
     ),
     "https://gitlab.com": ("project_id", "namespace_id", "project_path", "namespace_path", "sub"),
+    "https://agent.buildkite.com": (
+        "pipeline_id",
+        "organization_id",
+        "organization_slug",
+        "sub",
+    ),
+    "https://app.terraform.io": (
+        "terraform_workspace_id",
+        "terraform_project_id",
+        "terraform_organization_id",
+        "terraform_organization_name",
+        "sub",
+    ),
+    "https://accounts.google.com": ("sub", "email"),
+}
+# How `sub` begins there where it says whose. Elsewhere its owner chooses what is in it: at GitHub
+# it can be a name of an environment, which anybody gives one of theirs as well.
+SUBJECTS = {
+    "https://token.actions.githubusercontent.com": "repo:",
+    "https://gitlab.com": "project_path:",
+    "https://agent.buildkite.com": "organization:",
+    "https://app.terraform.io": "organization:",
 }
 
 Wanted = dict[str, list[str]]
@@ -110,7 +132,12 @@ def checked(issuer: str, wanted: Any) -> Wanted:
         )
     found = {_name(name): _patterns(name, patterns) for name, patterns in wanted.items()}
     saying = EVERYBODYS.get(issuer, tuple(found))
-    if not any(all(map(_firm, found[name])) for name in saying if name in found):
+    begins = {"sub": SUBJECTS.get(issuer, "")}
+    if not any(
+        all(_firm(each) and each.startswith(begins.get(name, "")) for each in found[name])
+        for name in saying
+        if name in found
+    ):
         names = "one claim" if issuer not in EVERYBODYS else f"one of {', '.join(saying)}"
         raise _wrong(f"Must say who it is: {names}, with no * before the first /, or none at all.")
     return found

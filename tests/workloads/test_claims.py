@@ -100,6 +100,8 @@ def test_a_rule_that_means_nothing_or_everybody_is_refused(wanted: Any) -> None:
         {"repository": "*/app", "ref": "refs/heads/main"},
         {"repository_id": ["1", "*"]},
         {"actor": "octocat"},
+        {"sub": "environment:prod"},
+        {"sub": ["repo:acme/app:ref:refs/heads/main", "ref:refs/heads/main"]},
     ],
     ids=str,
 )
@@ -108,6 +110,20 @@ def test_where_everybody_has_an_account_a_rule_says_whose(wanted: Any) -> None:
     with pytest.raises(InvalidInput, match="who it is"):
         checked(GITHUB, wanted)
     assert checked(GITHUB, wanted | {"repository_owner_id": "65"})
+
+
+@pytest.mark.parametrize(
+    ("issuer", "anybodys", "whose"),
+    [
+        ("https://agent.buildkite.com", "build_branch", "organization_slug"),
+        ("https://app.terraform.io", "terraform_run_phase", "terraform_organization_id"),
+        ("https://accounts.google.com", "email_verified", "sub"),
+    ],
+)
+def test_others_sign_for_everybody_too(issuer: str, anybodys: str, whose: str) -> None:
+    with pytest.raises(InvalidInput, match="who it is"):
+        checked(issuer, {anybodys: "true"})
+    assert checked(issuer, {anybodys: "true", whose: "acme"})
 
 
 def test_what_is_stored_is_lists() -> None:
