@@ -16,6 +16,7 @@ from accounts import factors, recovery
 from accounts.idempotency import is_answered
 from accounts.models import User
 from accounts.scope_permission import token_of
+from accounts.scopes import Verb
 from accounts.stepup import HEADER
 from broker.errors import InvalidInput, NeedsPerson
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     # Views import their permissions while they are made.
     from rest_framework.views import APIView
 
+# What may take a person: to review, to ask where policy wants it, and all else.
+_PERSONS = frozenset({Verb.REQUEST, Verb.REVIEW, Verb.MANAGE})
 _WRITTEN = re.compile(r"[0-9A-Za-z -]{6,60}")
 
 
@@ -37,6 +40,10 @@ class FactorInCall(permissions.BasePermission):
         if token is not None and code is not None and changes:
             if not token.is_persons:
                 raise NeedsPerson
+            if not _PERSONS.intersection(token.verbs):
+                # Nothing that it is for takes one. Else the least of tokens, once found, could
+                # guess, and have its owner's own codes refused for that.
+                return True
             if is_answered(request, token.owner):
                 # It's only told again, and its code was used up by the first time.
                 return True

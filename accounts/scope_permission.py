@@ -46,11 +46,18 @@ class InScope(permissions.BasePermission):
         if token is None or not hasattr(view, method.lower()):
             return True
         verb = verb_for(view, method)
-        if verb is not None and not allows(token, verb):
-            raise TokenScope(f"This API token isn't for this: it lacks “{verb}”.", verb=verb)
+        if verb is not None:
+            check_verb(request, verb)
         if token.endpoints and getattr(view, "endpoint_path", None) is None:
             raise TokenScope("This API token is for some endpoints, and this isn't about them.")
         return True
+
+
+def check_verb(request: Request, verb: Verb) -> None:
+    """Raise TokenScope unless the call's token, if it came with one, is for that."""
+    token = token_of(request)
+    if token is not None and not allows(token, verb):
+        raise TokenScope(f"This API token isn't for this: it lacks “{verb}”.", verb=verb)
 
 
 def allows(token: ApiToken, verb: Verb) -> bool:

@@ -27,7 +27,8 @@ from accounts.api import (
 )
 from accounts.door import fetch
 from accounts.parsers import StrictJSONParser
-from accounts.scope_permission import within
+from accounts.scope_permission import check_verb, within
+from accounts.scopes import Verb
 from credentials import actions
 from credentials.actions.rotations import NOTE_LENGTH
 from credentials.models import Rotation, UpstreamSecret, Use
@@ -273,12 +274,13 @@ class ReportLeakView(ApiView, generics.GenericAPIView[Any]):
     def post(self, request: Request, pk: uuid.UUID) -> Response:
         """Report a leak: the key is rotated at once, its owner and all administrators are told.
         Open to everybody who sees the endpoint, and to their tokens. `stop` also stops the
-        endpoint, which takes what an emergency stop takes."""
+        endpoint, which takes what an emergency stop takes: of a token, that it's to manage."""
         endpoint = _endpoint(request, pk)
         body = LeakSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         said = body.validated_data
         if said["stop"]:
+            check_verb(request, Verb.MANAGE)
             check_person(request, ALONE)
         secret = actions.report_leak(
             by=caller(request),

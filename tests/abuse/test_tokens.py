@@ -103,6 +103,21 @@ class TestSecondFactor:
         assert int(answer["Retry-After"]) > 0
         assert not Review.objects.exists()
 
+    def test_a_token_that_needs_no_code_takes_and_guesses_none(self, world: World) -> None:
+        endpoint = world.endpoint(with_key=True)
+        owner = endpoint.owner
+        secret, least = authenticator(owner), Caller(owner, "token", verbs=["read", "end"])
+        said = {"reason": "It is in a log.", "stop": True}
+        for given in [*[wrong(secret)] * 6, code(secret)]:
+            least.headers[HEADER] = given
+            answer = least.post(f"endpoints/{endpoint.pk}/report-leak/", said)
+            told = problem(answer, 403, "token-scope")
+            assert told["verb"] == "manage"
+        # Nor can it keep others from theirs.
+        able = Caller(owner, "token", verbs=["manage"])
+        able.headers[HEADER] = code(secret)
+        assert able.post(f"endpoints/{endpoint.pk}/report-leak/", said).status_code == 201
+
 
 @pytest.mark.usefixtures("committed")
 def test_twenty_at_once_with_one_code_review_once(world: World) -> None:
