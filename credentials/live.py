@@ -103,10 +103,10 @@ def usable_key(endpoint: str) -> vault.Kept | None:
 def holding(credentials: Iterable[uuid.UUID]) -> dict[uuid.UUID, Holds]:
     """Those of these credentials that hold, by PostgreSQL's clock and rows.
 
-    Nothing here waits for a worker: a grant past its end or ended, a deactivated holder, a person
-    who no longer lets it be held on their behalf, a retired endpoint and an emergency stop count
-    from the moment they're true; that nothing handed out under it is good any more, a few seconds
-    later.
+    Nothing here waits for a worker: a grant past its end or ended, a deactivated holder, a service
+    account past its end, a person who no longer lets it be held on their behalf, a retired endpoint
+    and an emergency stop count from the moment they're true; that nothing handed out under it is
+    good any more, a few seconds later.
     """
     behalf = "grant__request__on_behalf_of"
     endpoint = "grant__request__profile__endpoint"
@@ -120,6 +120,7 @@ def holding(credentials: Iterable[uuid.UUID]) -> dict[uuid.UUID, Holds]:
             Q(expires_at=None) | Q(expires_at__gt=ClockTimestamp() - REFRESHING),
             Q(**{behalf: None})
             | (Q(**{f"{behalf}__is_active": True}) & let_by(behalf, "grant__holder")),
+            Q(grant__holder__ends_at=None) | Q(grant__holder__ends_at__gt=ClockTimestamp()),
             pk__in=list(credentials),
             state=CredentialState.ACTIVE,
             grant__ended_at=None,

@@ -473,6 +473,13 @@ def test_once_its_person_s_right_is_gone_it_gets_nothing(
     assert request.state == (RequestState.PENDING if waits else RequestState.CANCELLED)
 
 
+def test_past_its_own_end_it_opens_nothing_though_no_worker_closes_it(cast: Cast) -> None:
+    out = check_out(by=cast.agent, grant_id=cast.grant().pk)
+    assert holding([out.credential.pk])
+    User.objects.filter(pk=cast.agent.pk).update(ends_at=clock.now())
+    assert not holding([out.credential.pk])
+
+
 def test_nothing_of_others_ends_with_it(cast: Cast) -> None:
     """Of the same agent for itself, and of another agent for the same person."""
     other = cast.world.person(cast.profile.requesters, owner=cast.owner)
