@@ -121,6 +121,18 @@ def test_what_its_issuer_did_not_sign_is_refused(
     assert row.data["sub"] == ""
 
 
+@pytest.mark.parametrize("depth", [0, 800])
+def test_whatever_its_header_says_it_is_signed_by_is_refused_in_few_words(
+    depth: int, github, rule, caplog
+):
+    """Text of a stranger's, as long as they like, or lists in lists."""
+    said = f'{"[" * depth}"{"x" * 9000}"{"]" * depth}'
+    head = base64.urlsafe_b64encode(f'{{"alg":{said}}}'.encode()).rstrip(b"=").decode()
+    answer = exchanged(f"{head}.{github.github().partition('.')[2]}")
+    assert answer.status_code == 400
+    assert max(len(each.getMessage()) for each in caplog.records) < 300
+
+
 NOW = time.time
 WRONG: list[dict[str, Any]] = [
     {"aud": "https://another.example"},
