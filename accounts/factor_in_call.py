@@ -13,7 +13,7 @@ from rest_framework import permissions
 from rest_framework.request import Request
 
 from accounts import factors, recovery
-from accounts.idempotency import is_answered
+from accounts.idempotency import is_known
 from accounts.models import User
 from accounts.scope_permission import token_of
 from accounts.scopes import Verb
@@ -44,8 +44,8 @@ class FactorInCall(permissions.BasePermission):
                 # Nothing that it is for takes one. Else the least of tokens, once found, could
                 # guess, and have its owner's own codes refused for that.
                 return True
-            if is_answered(request, token.owner):
-                # It's only told again, and its code was used up by the first time.
+            if is_known(request, token.owner):
+                # It's only told again, or to wait: its code was used up by the first time.
                 return True
             token.proved_at = _take(token.owner, code)
         return True

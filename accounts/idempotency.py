@@ -85,14 +85,14 @@ def _fingerprint(request: Request) -> bytes:
     return hmac.digest(key, text.encode(), "sha256")
 
 
-def is_answered(request: Request, caller: User) -> bool:
-    """Whether this very call was carried out before, so that it won't be again. Raises what
-    `call_of` does."""
+def is_known(request: Request, caller: User) -> bool:
+    """Whether this very call was carried out before, or is at this moment, so that it won't be
+    again. Raises what `call_of` does."""
     call = call_of(request, caller)
     if call is None:
         return False
     rows = IdempotencyKey.objects.filter(caller=caller, key=call.key)
-    row = rows.filter(fingerprint=call.fingerprint, status__isnull=False).first()
+    row = rows.filter(fingerprint=call.fingerprint).first()
     return row is not None and not _is_over(row)
 
 

@@ -24,7 +24,7 @@ from accessrequests.models import AccessRequest, Comment
 from accounts import idempotency
 from accounts.actions import leave_group, set_roles
 from accounts.api import ApiView
-from accounts.models import ApiToken, IdempotencyKey, User
+from accounts.models import ApiToken, IdempotencyKey, Totp, User
 from accounts.stepup import HEADER as SECOND_FACTOR
 from audit import clock
 from audit.events import Event
@@ -358,6 +358,10 @@ def test_a_repetition_takes_the_code_that_was_used_up_by_the_first(world: World)
         again = caller.post(path, {"verdict": "approve"})
         assert again.content == first.content
         assert again["Idempotency-Replayed"] == "true"
+    # Nor does one that comes while the first is carried out count as a wrong one.
+    IdempotencyKey.objects.filter(caller=reviewer).update(status=None)
+    problem(caller.post(path, {"verdict": "approve"}), 409, "idempotency-in-progress")
+    assert Totp.objects.get(person=reviewer).failures == 0
     # What wasn't carried out before takes one.
     faults(caller.anew().post(path, {"verdict": "approve"}))
     assert pending.reviews.count() == 1
