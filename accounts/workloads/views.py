@@ -2,6 +2,7 @@
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
+from django.core.exceptions import BadRequest, SuspiciousOperation
 from django.db import OperationalError
 from django.http import HttpRequest, JsonResponse
 from django.urls import reverse
@@ -69,8 +70,13 @@ def _parameters(request: HttpRequest) -> dict[str, str]:
     if request.GET:
         # An address is in logs of all that it passes.
         raise Refused("invalid_request", "Send all of it in the body, and nothing in the URL.")
+    try:
+        fields = request.POST.lists()
+    except (BadRequest, SuspiciousOperation):
+        # Too large, of too many fields, or in another encoding.
+        raise Refused("invalid_request", "The body can't be read as a form in UTF-8.") from None
     said = {}
-    for name, values in request.POST.lists():
+    for name, values in fields:
         if len(values) > 1:
             raise Refused("invalid_request", f"{name} is there more than once.")
         said[name] = values[0]

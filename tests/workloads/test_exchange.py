@@ -224,6 +224,9 @@ def test_it_takes_a_form_in_the_body_alone(github, rule, world):
     twice = client.generic("POST", "/oauth/token", "scope=read&scope=request", content_type=form)
     assert "more than once" in refused(twice, "invalid_request")
     assert client.get("/oauth/token").status_code == 405
+    for body, more in (("a=1&" * 3000, ""), ("x" * 3_000_000, ""), ("a=1", "; charset=utf-16")):
+        unread = client.generic("POST", "/oauth/token", body, content_type=form + more)
+        assert "can't be read" in refused(unread, "invalid_request")
 
 
 def test_a_token_counts_once_even_if_its_rule_fits_no_more(github, rule, world):
