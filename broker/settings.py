@@ -83,14 +83,20 @@ if KEYTURN_CALL_DAYS < 1:
 # What workers may call: networks, "public" and "private". Set here alone, so that nobody who enters
 # an endpoint in the app can have what is inside of the deployment called.
 KEYTURN_OUTGOING_NETWORKS = env.list("KEYTURN_OUTGOING_NETWORKS", ["public", "private"])
-for _entry in {*KEYTURN_OUTGOING_NETWORKS} - {"public", "private"}:
-    try:
-        ipaddress.ip_network(_entry)
-    except ValueError as error:
-        raise ImproperlyConfigured(
-            f"KEYTURN_OUTGOING_NETWORKS has {_entry!r}: give networks such as 10.0.0.0/8, "
-            "public, private"
-        ) from error
+# Which of these webhooks may call that aren't an administrator's: anybody enters one, and reads in
+# its log what listens there.
+KEYTURN_WEBHOOK_NETWORKS = env.list("KEYTURN_WEBHOOK_NETWORKS", ["public"])
+for _name, _listed in {
+    "KEYTURN_OUTGOING_NETWORKS": KEYTURN_OUTGOING_NETWORKS,
+    "KEYTURN_WEBHOOK_NETWORKS": KEYTURN_WEBHOOK_NETWORKS,
+}.items():
+    for _entry in {*_listed} - {"public", "private"}:
+        try:
+            ipaddress.ip_network(_entry)
+        except ValueError as error:
+            raise ImproperlyConfigured(
+                f"{_name} has {_entry!r}: give networks such as 10.0.0.0/8, public, private"
+            ) from error
 
 # Calls of the API a minute, of each caller and of each address that is nobody's. 0: no limit.
 KEYTURN_API_READS_PER_MINUTE = env.int("KEYTURN_API_READS_PER_MINUTE", 1200)

@@ -1,15 +1,16 @@
 """The one HTTP client with which workers call what people enter: upstreams, rotators, webhooks.
 
-Which networks it may reach is set where Keyturn is deployed (KEYTURN_OUTGOING_NETWORKS), and nobody
-who administers the app can widen it. Addresses are judged, not names: every answer of DNS, and
-once more at the moment a socket is opened to one of them, so that a second answer changes nothing.
+Which networks it may reach is set where Keyturn is deployed (KEYTURN_OUTGOING_NETWORKS, and for
+what anybody enters KEYTURN_WEBHOOK_NETWORKS too), and nobody who administers the app can widen it.
+Addresses are judged, not names: every answer of DNS, and once more at the moment a socket is opened
+to one of them, so that a second answer changes nothing.
 """
 
 import asyncio
 import json as jsons
 import socket
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,6 +22,7 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
+from itertools import product
 from typing import Any
 
 import aiohttp
@@ -31,6 +33,11 @@ from yarl import URL
 TIMEOUT = 10.0
 MOST = 1_000_000
 CONNECT_TIMEOUT = 5.0
+
+# The settings that list networks. An address has to be in what each of those lists opens by which a
+# call is judged.
+EVERY_CALL = ("KEYTURN_OUTGOING_NETWORKS",)
+WHAT_ANYBODY_ENTERS = (*EVERY_CALL, "KEYTURN_WEBHOOK_NETWORKS")
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -128,12 +135,13 @@ def send(
     body: bytes | None = None,
     timeout: float = TIMEOUT,
     most: int = MOST,
+    judged_by: Sequence[str] = EVERY_CALL,
 ) -> Answer:
     """Call `url` once and read the answer, whatever its status; redirects are not followed.
 
-    It ends within `timeout` seconds, name resolution and body included, and reads at most `most`
-    bytes; with 0, none of the body. Raises Refused or OutgoingError. Not for code that runs in an
-    event loop.
+    `judged_by` names the settings that list which networks it may reach. It ends within `timeout`
+    seconds, name resolution and body included, and reads at most `most` bytes; with 0, none of the
+    body. Raises Refused or OutgoingError. Not for code that runs in an event loop.
     """
     sent = {"Accept-Encoding": "identity", "User-Agent": "Keyturn"} | dict(headers or {})
     if json is not None:
@@ -143,10 +151,10 @@ def send(
         raise Refused("A header that is sent has only printable ASCII characters in it.")
     target = _target(url)
     limits = aiohttp.ClientTimeout(total=timeout, connect=min(timeout, CONNECT_TIMEOUT))
-    return asyncio.run(_send(method, target, sent, body, limits, most))
+    return asyncio.run(_send(method, target, sent, body, limits, most, judged_by))
 
 
-def check(url: str) -> None:
+def check(url: str, *, judged_by: Sequence[str] = EVERY_CALL) -> None:
     """Raise Refused where `url` may not be called from here, as things stand. A name that isn't
     found in two seconds passes: each call judges it again."""
     target = _target(url)
@@ -156,16 +164,17 @@ def check(url: str) -> None:
         found = lookup.result(timeout=2)
     except (OSError, TimeoutError, UnicodeError):
         return
-    _check(host, [str(sockaddr[0]) for *_, sockaddr in found], in_clear=in_clear)
+    addresses = [str(sockaddr[0]) for *_, sockaddr in found]
+    _check(host, addresses, in_clear=in_clear, judged_by=judged_by)
 
 
-def allowed(address: Address, *, in_clear: bool = False) -> bool:
-    """Whether this deployment lets workers connect to it.
+def allowed(address: Address, *, in_clear: bool = False, setting: str = EVERY_CALL[0]) -> bool:
+    """Whether this deployment lets workers connect to it, by what this setting lists.
 
     `in_clear`, without TLS: then not over the Internet, unless its network is listed by itself.
     """
     address = _judged(address)
-    listed: set[str] = set(settings.KEYTURN_OUTGOING_NETWORKS)
+    listed: set[str] = set(getattr(settings, setting))
     networks = [ip_network(entry) for entry in listed - {"public", "private"}]
     holding = [network for network in networks if address in network]
     special = [network for network in SPECIAL if address in network]
@@ -213,20 +222,22 @@ def _target(url: str) -> URL:
     return target.with_fragment(None)
 
 
-def _check(host: str, addresses: Iterable[str], *, in_clear: bool) -> None:
-    for text in addresses:
+def _check(
+    host: str, addresses: Iterable[str], *, in_clear: bool, judged_by: Sequence[str]
+) -> None:
+    for text, setting in product(addresses, judged_by):
         try:
             # The zone of a link-local address says which interface, not which address.
             address = ip_address(text.partition("%")[0])
-            good = allowed(address, in_clear=in_clear)
-            needs_tls = not good and allowed(address)
+            good = allowed(address, in_clear=in_clear, setting=setting)
+            needs_tls = not good and allowed(address, setting=setting)
         except ValueError:  # a number that a library takes for an address
             good = needs_tls = False
         if needs_tls:
             raise Refused(f"{host} is on the Internet: it is called by https alone.")
         if not good:
             where = host if text == host else f"{host} is {text}, which"
-            raise Refused(f"{where} may not be called from here (KEYTURN_OUTGOING_NETWORKS).")
+            raise Refused(f"{where} may not be called from here ({setting}).")
 
 
 # Apart from the event loop's own, whose end would wait for a name server that doesn't answer.
@@ -235,8 +246,8 @@ _lookups = ThreadPoolExecutor(max_workers=64, thread_name_prefix="lookup")
 
 
 class _Resolver(AbstractResolver):
-    def __init__(self, *, in_clear: bool) -> None:
-        self._in_clear = in_clear
+    def __init__(self, *, in_clear: bool, judged_by: Sequence[str]) -> None:
+        self._in_clear, self._judged_by = in_clear, judged_by
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -245,7 +256,8 @@ class _Resolver(AbstractResolver):
         found = await loop.run_in_executor(_lookups, look_up, host, port, family)
         if not found:
             raise OSError
-        _check(host, [str(sockaddr[0]) for *_, sockaddr in found], in_clear=self._in_clear)
+        addresses = [str(sockaddr[0]) for *_, sockaddr in found]
+        _check(host, addresses, in_clear=self._in_clear, judged_by=self._judged_by)
         return [
             ResolveResult(
                 hostname=host,
@@ -286,6 +298,7 @@ async def _send(
     body: bytes | None,
     limits: aiohttp.ClientTimeout,
     most: int,
+    judged_by: Sequence[str],
 ) -> Answer:
     host, in_clear = str(target.host), target.scheme == "http"
     connected = False
@@ -298,7 +311,7 @@ async def _send(
     def open_socket(info: Any) -> socket.socket:
         family, kind, proto, _, sockaddr = info
         try:
-            _check(host, [str(sockaddr[0])], in_clear=in_clear)
+            _check(host, [str(sockaddr[0])], in_clear=in_clear, judged_by=judged_by)
         except Refused as error:
             refused.append(error)
             raise
@@ -307,7 +320,7 @@ async def _send(
     trace = aiohttp.TraceConfig()
     trace.on_connection_create_end.append(now_connected)
     connector = aiohttp.TCPConnector(
-        resolver=_Resolver(in_clear=in_clear),
+        resolver=_Resolver(in_clear=in_clear, judged_by=judged_by),
         use_dns_cache=False,
         socket_factory=open_socket,
         ssl=True if in_clear else _tls(),

@@ -234,6 +234,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
             "KEYTURN_API_WRITES_PER_MINUTE": "1000000",
             # Upstreams and providers of the tests are on loopback.
             "KEYTURN_OUTGOING_NETWORKS": "public,private,127.0.0.0/8",
+            "KEYTURN_WEBHOOK_NETWORKS": "public,private,127.0.0.0/8",
         }
         early_config.stash[_started] = time.monotonic() - begun
     return (yield)

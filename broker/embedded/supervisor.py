@@ -160,6 +160,8 @@ class Supervisor:
             # Everything of it is on loopback, the demo upstream too.
             "KEYTURN_OUTGOING_NETWORKS": self._environ.get("KEYTURN_OUTGOING_NETWORKS")
             or "public,private,127.0.0.0/8",
+            "KEYTURN_WEBHOOK_NETWORKS": self._environ.get("KEYTURN_WEBHOOK_NETWORKS")
+            or "public,private,127.0.0.0/8",
         }
         self._secret(found, "KEYTURN_SECRET_KEY", "secret-key")
         self._secret(found, "KEYTURN_DEMO_UPSTREAM_KEY", "demo-upstream-key")

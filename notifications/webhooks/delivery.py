@@ -33,6 +33,7 @@ from broker.errors import Unavailable
 from notifications.webhooks import posting, secrets
 from notifications.webhooks.disabling import disable
 from notifications.webhooks.models import Webhook, WebhookAttempt, WebhookMessage
+from notifications.webhooks.permissions import may_call_inside
 from notifications.webhooks.posting import Outcome
 from notifications.webhooks.seeing import is_active, sights
 from notifications.webhooks.telling import tell
@@ -230,6 +231,7 @@ class Turn:
             message_id=str(message.pk),
             at=parcel.at,
             secrets=keys,
+            trusted=may_call_inside(webhook.owner),
         )
         settle(webhook, message, outcome)
         return outcome.taken

@@ -4,7 +4,7 @@ this one, which sets `send` and `check` when it starts."""
 import datetime as dt
 import email.utils
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
@@ -33,10 +33,23 @@ def _no_client(*_: object, **__: object) -> NoReturn:
     raise Unavailable("Nothing here can call a webhook.")
 
 
-# URL, body, headers, seconds. Raises NoAnswer.
-send: Callable[[str, bytes, Mapping[str, str], float], Answer] = _no_client
-# The URL; raises NoAnswer where a delivery to it would be refused.
-check: Callable[[str], None] = _no_client
+class Send(Protocol):
+    """POSTs a body. `trusted` whose URL may be in any network that workers reach, and not only in
+    those for anybody's. Raises NoAnswer."""
+
+    def __call__(
+        self, url: str, body: bytes, headers: Mapping[str, str], timeout: float, *, trusted: bool
+    ) -> Answer: ...
+
+
+class Check(Protocol):
+    """Raises NoAnswer where a delivery to this URL would be refused."""
+
+    def __call__(self, url: str, *, trusted: bool) -> None: ...
+
+
+send: Send = _no_client
+check: Check = _no_client
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,13 @@ class Outcome:
 
 
 def post(
-    url: str, body: str, *, message_id: str, at: dt.datetime, secrets: Sequence[str]
+    url: str,
+    body: str,
+    *,
+    message_id: str,
+    at: dt.datetime,
+    secrets: Sequence[str],
+    trusted: bool,
 ) -> Outcome:
     """Send this once, signed by each of these secrets; what came of it."""
     headers = {
@@ -71,7 +90,7 @@ def post(
     }
     began = time.monotonic()
     try:
-        answer = send(url, body.encode(), headers, TIMEOUT)
+        answer = send(url, body.encode(), headers, TIMEOUT, trusted=trusted)
     except NoAnswer as error:
         return Outcome(None, _since(began), str(error)[:300])
     if 200 <= answer.status < 300:

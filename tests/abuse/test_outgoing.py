@@ -262,10 +262,10 @@ def test_a_socket_is_only_opened_to_an_address_that_is_allowed(settings, serve, 
     looks = []
     check = outgoing._check
 
-    def second_only(host: str, addresses: Any, *, in_clear: bool) -> None:
+    def second_only(host: str, addresses: Any, **said: Any) -> None:
         looks.append(host)
         if len(looks) > 1:
-            check(host, addresses, in_clear=in_clear)
+            check(host, addresses, **said)
 
     monkeypatch.setattr(outgoing, "_check", second_only)
     with pytest.raises(Refused):

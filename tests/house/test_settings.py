@@ -170,6 +170,7 @@ def load(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
         ("KEYTURN_CHAT_URL", "slack://s3cret/b/c"),
         ("KEYTURN_OUTGOING_NETWORKS", "public,10.0.0.1/8"),
         ("KEYTURN_OUTGOING_NETWORKS", "everything"),
+        ("KEYTURN_WEBHOOK_NETWORKS", "inside"),
         ("KEYTURN_TRUSTED_PROXIES", "10.0.0.1/8"),
     ],
 )

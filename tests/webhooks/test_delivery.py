@@ -17,6 +17,7 @@ from standardwebhooks import WebhookVerificationError
 from accessrequests.states import EndReason
 from accounts.models import User
 from audit.context import Origin, working_for
+from broker.errors import InvalidInput
 from credentials.actions import end_grant
 from endpoints import outgoing
 from notifications.models import (
@@ -305,6 +306,32 @@ def test_a_name_that_turns_private_after_it_was_entered(
     tried = row.tries.get()
     assert (row.state, tried.status) == (State.DUE, None)
     assert "may not be called from here" in tried.error
+
+
+def test_what_is_inside_is_called_for_administrators_alone(
+    hook: Make, work: Work, world: World, receiver: Receiver, settings: Any
+) -> None:
+    owner = world.person(is_administrator=True)
+    service = world.person(owner=owner)
+    settings.KEYTURN_WEBHOOK_NETWORKS = ["public"]
+    webhook, path, _ = hook(owner=service)
+    send_test(by=owner, webhook_id=webhook.pk)
+    work()
+    assert len(receiver.at(path)) == 1
+    # By the role of now: what was entered before is no way to keep on looking.
+    User.objects.filter(pk=owner.pk).update(is_administrator=False)
+    send_test(by=owner, webhook_id=webhook.pk)
+    work()
+    refused = webhook.messages.get(state=State.DUE).tries.get()
+    assert "may not be called from here (KEYTURN_WEBHOOK_NETWORKS)" in refused.error
+    assert len(receiver.at(path)) == 1
+    with pytest.raises(InvalidInput, match="KEYTURN_WEBHOOK_NETWORKS"):
+        hook(owner=User.objects.get(pk=owner.pk))
+    # What workers may not call at all, no list for webhooks opens.
+    settings.KEYTURN_OUTGOING_NETWORKS = ["public"]
+    settings.KEYTURN_WEBHOOK_NETWORKS = ["127.0.0.0/8"]
+    with pytest.raises(InvalidInput, match="KEYTURN_OUTGOING_NETWORKS"):
+        hook()
 
 
 def test_both_secrets_sign_while_they_overlap(hook: Make, work: Work, receiver: Receiver) -> None:
