@@ -19,6 +19,7 @@ from rest_framework.utils.encoders import JSONEncoder
 from broker.errors import InvalidInput, PreconditionFailed
 
 EXPANDED = "expanded"
+_ANY = '"'  # for `*`, which a tag may consist of too: none has a quote in it
 _TAG = r'(W/)?"([!#-~\x80-\xff]*)"'
 _LIST = re.compile(rf"{_TAG}(?:\s*,\s*{_TAG})*")
 
@@ -52,7 +53,7 @@ class Expected:
 
     def check(self, row: Any) -> None:
         """Raise PreconditionFailed unless the row is shown now as it was; None is gone or new."""
-        if self.tags is None or (row is not None and "*" in self.tags):
+        if self.tags is None or (row is not None and _ANY in self.tags):
             return
         if row is None or _digest(self.shown(row)) not in self.tags:
             raise PreconditionFailed
@@ -79,7 +80,7 @@ def tagged(request: Request, data: Any) -> Response:
     expected(request, lambda plain: plain).check(_plain(data))
     known = _tags(request, "If-None-Match") or []
     headers = {"ETag": f'"{tag}"', "Cache-Control": "private, no-cache"}
-    if any(each in {tag, "*"} for _, each in known):
+    if any(each in {tag, _ANY} for _, each in known):
         return Response(status=status.HTTP_304_NOT_MODIFIED, headers=headers)
     return Response(data, headers=headers)
 
@@ -90,7 +91,7 @@ def _tags(request: Request, header: str) -> list[tuple[bool, str]] | None:
     if text is None:
         return None
     if text.strip() == "*":
-        return [(False, "*")]
+        return [(False, _ANY)]
     if not _LIST.fullmatch(text.strip()):
         raise InvalidInput({header: 'Must be *, or tags as in ETag, such as "5f1c".'})
     return [(bool(weak), tag) for weak, tag in re.findall(_TAG, text)]

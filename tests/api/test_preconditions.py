@@ -238,6 +238,17 @@ def test_a_weak_tag_is_good_for_reading_alone(world: World) -> None:
 
 
 @pytest.mark.django_db
+def test_a_star_in_quotes_is_a_tag_and_nothings(world: World) -> None:
+    thing = settings_of(world)
+    problem(thing.send('"*"'), 412, "precondition-failed")
+    thing.by.headers["If-None-Match"] = '"*"'
+    assert thing.by.get(thing.read).status_code == 200
+    thing.by.headers["If-None-Match"] = "*"
+    assert thing.by.get(thing.read).status_code == 304
+    assert thing.untouched()
+
+
+@pytest.mark.django_db
 def test_a_stranger_learns_nothing_by_tags(world: World) -> None:
     thing = request(world)
     tag = thing.by.get(thing.read)["ETag"]
