@@ -10,6 +10,7 @@ import asyncio
 import json as jsons
 import socket
 import ssl
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -156,11 +157,15 @@ def send(
 
 def check(url: str, *, judged_by: Sequence[str] = EVERY_CALL) -> None:
     """Raise Refused where `url` may not be called from here, as things stand. A name that isn't
-    found in two seconds passes: each call judges it again."""
+    found in two seconds passes, and so does one while four others are looked for: each call judges
+    it again."""
     target = _target(url)
     host, in_clear = str(target.host), target.scheme == "http"
+    if not _judging.acquire(blocking=False):
+        return
     try:
         lookup = _lookups.submit(look_up, host, target.port or 443, socket.AF_UNSPEC)
+        lookup.add_done_callback(lambda _: _judging.release())
         found = lookup.result(timeout=2)
     except (OSError, TimeoutError, UnicodeError):
         return
@@ -243,6 +248,9 @@ def _check(
 # Apart from the event loop's own, whose end would wait for a name server that doesn't answer.
 # As many as there are webhooks in flight, and some: names that hang must hold up no other's.
 _lookups = ThreadPoolExecutor(max_workers=64, thread_name_prefix="lookup")
+# What anybody enters is looked up while a thread of web waits: names that hang, entered in a loop,
+# would take all of these threads and those from the calls that web itself makes.
+_judging = threading.BoundedSemaphore(4)
 
 
 class _Resolver(AbstractResolver):

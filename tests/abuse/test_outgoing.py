@@ -285,6 +285,32 @@ def test_a_name_server_that_hangs_holds_nothing_up(monkeypatch):
     over.set()
 
 
+def test_names_that_hang_are_few_at_once_when_they_are_entered(monkeypatch):
+    over, asked = threading.Event(), []
+
+    def hang(host: str, *_: Any) -> Any:
+        asked.append(host)
+        over.wait(20)
+        raise socket.gaierror
+
+    monkeypatch.setattr(outgoing, "look_up", hang)
+    enter = [
+        threading.Thread(target=outgoing.check, args=[f"https://n{number}.example/"])
+        for number in range(20)
+    ]
+    for each in enter:
+        each.start()
+    for each in enter[4:]:
+        each.join(1)
+        assert not each.is_alive(), "it doesn't wait behind others"
+    assert len(asked) <= 4
+    over.set()
+    for each in enter:
+        each.join()
+    outgoing.check("https://again.example/")
+    assert asked[-1] == "again.example"
+
+
 def test_a_name_without_an_address(names):
     names()
     with pytest.raises(OutgoingError, match=r"nobody\.example has no address"):
