@@ -268,19 +268,23 @@ def settle(webhook: Webhook, message: WebhookMessage, outcome: Outcome) -> None:
         milliseconds=outcome.milliseconds,
         error=outcome.error,
     )
-    hook.quick = outcome.taken and outcome.milliseconds < QUICK
     if outcome.taken:
         # Also what was withdrawn while it went: it went.
         WebhookMessage.objects.filter(pk=message.pk).exclude(state=State.DELIVERED).update(
             state=State.DELIVERED, delivered_at=now
         )
+    else:
+        _again(message, outcome, now)
+    if hook.disabled_at is not None or hook.url != webhook.url:
+        return  # meanwhile, and what another receiver said means nothing for this one
+    hook.quick = outcome.taken and outcome.milliseconds < QUICK
+    if outcome.taken:
         hook.delivered_at, hook.failures = now, 0
         hook.failing_since = hook.held_until = None
     else:
         hook.failing_since = hook.failing_since or now
         hook.failures += 1
         hook.held_until = now + _held(hook.failures, outcome)
-        _again(message, outcome, now)
     hook.save(
         update_fields=["quick", "delivered_at", "failures", "failing_since", "held_until"],
     )

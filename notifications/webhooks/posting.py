@@ -112,7 +112,7 @@ def _retry_after(headers: Mapping[str, str], at: dt.datetime) -> dt.timedelta | 
         return dt.timedelta(seconds=min(int(said[:9]), 86_400))
     try:
         moment = email.utils.parsedate_to_datetime(said)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=dt.UTC)

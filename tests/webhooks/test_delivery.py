@@ -30,12 +30,13 @@ from notifications.models import (
 from notifications.webhooks import delivery
 from notifications.webhooks.actions import (
     change_webhook,
+    disable_webhook,
     replay_message,
     replay_since,
     rotate_secret,
     send_test,
 )
-from notifications.webhooks.posting import TIMEOUT
+from notifications.webhooks.posting import TIMEOUT, Outcome
 from notifications.webhooks.telling import tell
 from tests.invariants.races import at_once
 from tests.webhooks.conftest import Make
@@ -243,6 +244,17 @@ def test_retry_after_is_honoured_within_the_day(
     assert messages(webhook)[0].state == State.GIVEN_UP
 
 
+def test_a_date_that_no_clock_has_is_no_pause(hook: Make, work: Work, receiver: Receiver) -> None:
+    webhook, path, _ = hook()
+    far = "Mon, 01 Jan 2024 00:00:00 +99999999999999999999"
+    receiver.answers[path] = answer(503, Retry_After=far)
+    send_test(by=webhook.owner, webhook_id=webhook.pk)
+    work()
+    assert messages(webhook)[0].tries.get().status == 503
+    webhook.refresh_from_db()
+    assert webhook.failures == 1
+
+
 def test_410_disables_at_once_and_tells_its_owner(
     hook: Make, work: Work, receiver: Receiver
 ) -> None:
@@ -257,6 +269,22 @@ def test_410_disables_at_once_and_tells_its_owner(
     assert len(receiver.at(path)) == 1
     notice = Notification.objects.get(person=webhook.owner, kind="webhook_disabled")
     assert notice.path == f"/webhooks/{webhook.pk}/"
+
+
+def test_what_was_changed_while_a_message_went_stays(hook: Make, work: Work) -> None:
+    before, path, _ = hook()
+    by, pk, message = before.owner, before.pk, send_test(by=before.owner, webhook_id=before.pk)
+    gone = Outcome(410, 5, "It answered with 410.")
+    change_webhook(by=by, webhook_id=pk, url=before.url + "/moved", proofs=PROVED)
+    delivery.settle(before, message, gone)
+    after = Webhook.objects.get(pk=pk)
+    assert (after.disabled_at, after.failures) == (None, 0), "that is what the other receiver said"
+    disable_webhook(by=by, webhook_id=pk)
+    delivery.settle(after, message, gone)
+    after.refresh_from_db()
+    assert after.disabled_because == f"{by} disabled it."
+    assert not Notification.objects.filter(person=by).exists()
+    assert message.tries.count() == 2
 
 
 def test_five_days_of_nothing_but_failure_disable_it(
