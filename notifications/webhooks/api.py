@@ -26,6 +26,7 @@ from audit.filters import TimeFilter
 from broker.errors import InvalidInput
 from notifications.webhooks import actions
 from notifications.webhooks.models import Webhook, WebhookAttempt, WebhookMessage
+from notifications.webhooks.seeing import withhold
 from notifications.webhooks.types import TYPES
 
 
@@ -106,7 +107,11 @@ class AttemptSerializer(serializers.ModelSerializer[WebhookAttempt]):
 
 class WebhookMessageSerializer(serializers.ModelSerializer[WebhookMessage]):
     webhook = serializers.UUIDField(source="webhook_id", read_only=True)
-    payload = serializers.DictField(read_only=True)
+    payload = serializers.DictField(
+        read_only=True,
+        allow_null=True,
+        help_text="null where you may not see what it tells of any more",
+    )
     attempts = AttemptSerializer(source="tries", many=True, read_only=True)
 
     class Meta:
@@ -260,16 +265,32 @@ class WebhookMessageViewSet(
 ):
     """What was sent to webhooks or is to be, each with its tries; kept for 30 days."""
 
-    queryset = WebhookMessage.objects.prefetch_related("tries").order_by()
+    queryset = (
+        WebhookMessage.objects.select_related("webhook__owner__owner")
+        .prefetch_related("tries")
+        .order_by()
+    )
     serializer_class = WebhookMessageSerializer
     filterset_class = MessageFilter
+
+    def paginate_queryset(self, queryset: Any) -> Any:
+        rows: Any = super().paginate_queryset(queryset)
+        withhold(caller(self.request), rows)
+        return rows
+
+    def get_object(self) -> WebhookMessage:
+        row = super().get_object()
+        withhold(caller(self.request), [row])
+        return row
 
     @extend_schema(tags=["webhooks"], request=None, responses={202: WebhookMessageSerializer})
     @action(detail=True, methods=["post"])
     def replay(self, request: Request, pk: str) -> Response:
         """Send it again, under the same id."""
         check_empty(request)
-        row = actions.replay_message(by=caller(request), message_id=pk)
+        by = caller(request)
+        row = actions.replay_message(by=by, message_id=pk)
+        withhold(by, [row])
         return Response(WebhookMessageSerializer(row).data, status=status.HTTP_202_ACCEPTED)
 
 

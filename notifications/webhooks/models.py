@@ -140,7 +140,9 @@ class WebhookMessage(models.Model):
 
     @property
     def as_text(self) -> str:
-        """What is sent, to be read."""
+        """What is sent, to be read; empty where its reader may not see it any more."""
+        if self.payload is None:
+            return ""
         return json.dumps(self.payload, indent=2)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from accounts.models import User
 from audit import clock
 from audit.models import AuditEvent
+from notifications.webhooks.models import WebhookMessage
 from notifications.webhooks.types import OF_ENDPOINTS
 
 Owned = Callable[[Collection[uuid.UUID]], Iterable[tuple[uuid.UUID, uuid.UUID]]]
@@ -64,3 +65,19 @@ def sights(owners: Iterable[User]) -> dict[uuid.UUID, Sight]:
         for owner_id, endpoint in endpoints_of(some):
             found[owner_id].endpoints.add(endpoint)
     return found
+
+
+def withhold(reader: User, messages: Collection[WebhookMessage]) -> None:
+    """Take from these, as they are shown, what they tell of that neither the reader nor the
+    webhook's owner may see any more: the log is no way around a right that was lost."""
+    if reader.sees_everything:
+        return
+    told = [message.event_id for message in messages if message.event_id is not None]
+    events = AuditEvent.objects.in_bulk(told)
+    owners = {message.webhook.owner for message in messages}
+    seen = sights({reader, *owners})
+    for message in messages:
+        event = events.get(message.event_id or 0)
+        own = (seen[reader.pk], seen[message.webhook.owner_id])
+        if message.event_id is not None and not (event and any(each.of(event) for each in own)):
+            message.payload = None

@@ -24,6 +24,7 @@ from notifications.webhooks import actions
 from notifications.webhooks.forms import ReplayForm, RotateForm, WebhookForm
 from notifications.webhooks.models import Webhook, WebhookMessage
 from notifications.webhooks.permissions import can_change, can_end
+from notifications.webhooks.seeing import withhold
 
 PAGE = 50
 State = WebhookMessage.State
@@ -122,7 +123,8 @@ def _page(request: HttpRequest, user: User, row: Webhook) -> dict[str, Any]:
         before = None
     if before is not None:
         sent = sent.filter(pk__lt=before)
-    found = list(sent[: PAGE + 1])
+    found = list(sent.select_related("webhook__owner__owner")[: PAGE + 1])
+    withhold(user, found)
     counts = dict(
         row.messages.order_by()
         .values_list("state")

@@ -13,6 +13,7 @@ from audit.models import AuditEvent
 from broker.errors import Conflict, StepUpNeeded
 from notifications.models import Webhook, WebhookMessage
 from notifications.webhooks.actions import MOST, create_webhook, send_test
+from notifications.webhooks.telling import tell
 from tests.api.callers import Caller
 from tests.world import PROVED, World, prove
 
@@ -84,6 +85,39 @@ def test_the_log_of_one(ana: User) -> None:
     client.post(f"/webhooks/{row.pk}/enable/")
     assert client.post(f"/webhooks/{row.pk}/delete/")["Location"] == "/webhooks/"
     assert not Webhook.objects.exists()
+
+
+def test_a_right_that_is_lost_is_lost_in_the_log(ana: User, world: World) -> None:
+    User.objects.filter(pk=ana.pk).update(is_auditor=True)
+    row, _ = create_webhook(by=User.objects.get(pk=ana.pk), name="All", url=URL, proofs=PROVED)
+    theirs, mine = world.person(), world.person(owner=ana)
+    while tell():
+        pass
+    send_test(by=ana, webhook_id=row.pk)
+
+    def shown() -> tuple[list[str], str]:
+        user = User.objects.get(pk=ana.pk)
+        answer = Caller(user).get("webhook-messages/", webhook=str(row.pk), limit=200)
+        found = {each["id"]: each["payload"] for each in answer.json()["results"]}
+        for pk, payload in found.items():
+            assert Caller(user).get(f"webhook-messages/{pk}/").json()["payload"] == payload
+        page = client_of(user).get(f"/webhooks/{row.pk}/").content.decode()
+        return sorted(each["type"] for each in found.values() if each is not None), page
+
+    types, page = shown()
+    assert types == ["user.created", "user.created", "webhook.test"]
+    assert theirs.email in page
+    User.objects.filter(pk=ana.pk).update(is_auditor=False)
+    types, page = shown()
+    assert types == ["user.created", "webhook.test"]
+    assert mine.email in page
+    assert theirs.email not in page
+    assert "You may not see what it tells of any more." in page
+    [message] = row.messages.filter(event_id=AuditEvent.objects.about(theirs.pk).get().pk)
+    replayed = Caller(ana).post(f"webhook-messages/{message.pk}/replay/")
+    assert (replayed.status_code, replayed.json()["payload"]) == (202, None)
+    message.refresh_from_db()
+    assert message.payload["data"]["subject"]["id"] == str(theirs.pk), "it is shown less, not lost"
 
 
 @pytest.mark.parametrize(
