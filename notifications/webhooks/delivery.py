@@ -18,11 +18,13 @@ import random
 import threading
 import time
 import uuid
+from collections import Counter
 from dataclasses import dataclass
 
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models.functions import Coalesce
 
 from accounts.models import User
 from audit import clock
@@ -42,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 LOCK = 0x4B45_5957  # KEYW
 THREADS = 16  # of each lane, in each worker
+OF_ONE = THREADS // 2  # turns of a lane at once with webhooks that one person answers for
+LOOKED_AT = 1000  # webhooks with something due, those first that waited longest
 # How long a webhook is a worker's: a try, and what comes before and after it, many times over.
 CLAIM = dt.timedelta(minutes=1)
 TURN = 20.0  # seconds after which a worker begins with no other message of a turn
@@ -123,28 +127,47 @@ def deliver(*, most: int = THREADS) -> int:
 @transaction.atomic
 def claim(*, quick: bool, most: int) -> list["Turn"]:
     """Turns with webhooks that have something due and are nobody else's, those first that waited
-    longest. Whoever has them alone takes them."""
+    longest. Whoever has them alone takes them.
+
+    Nobody's webhooks have more than OF_ONE of them at once: 20 receivers that are slow on purpose
+    would have all threads, again and again.
+    """
     now = clock.now()
     due = WebhookMessage.objects.filter(
         webhook=OuterRef("pk"), state=State.DUE, next_attempt_at__lte=now
     )
-    webhooks = list(
+    waiting = (
         Webhook.objects.enabled()
-        .select_for_update(skip_locked=True, no_key=True)
         .filter(
             Q(claimed_until=None) | Q(claimed_until__lte=now),
             Q(held_until=None) | Q(held_until__lte=now),
             Exists(due),
             quick=quick,
         )
-        .order_by(F("turn_at").asc(nulls_first=True))[:most]
+        .order_by(F("turn_at").asc(nulls_first=True))
     )
+    chosen = _chosen(waiting, Webhook.objects.filter(claimed_until__gt=now, quick=quick), most)
+    if not chosen:
+        return []
+    webhooks = list(waiting.filter(pk__in=chosen).select_for_update(skip_locked=True, no_key=True))
     for webhook in webhooks:
         webhook.claim += 1
         webhook.claimed_until = now + CLAIM
         webhook.turn_at = now
     Webhook.objects.bulk_update(webhooks, ["claim", "claimed_until", "turn_at"])
     return [Turn(webhook.pk, webhook.claim) for webhook in webhooks]
+
+
+def _chosen(waiting: QuerySet[Webhook], taken: QuerySet[Webhook], most: int) -> list[uuid.UUID]:
+    who = Coalesce("owner__owner", "owner")
+    found = list(waiting.annotate(who=who).values_list("pk", "who")[:LOOKED_AT])
+    turns = Counter(taken.values_list(who, flat=True)) if found else Counter[uuid.UUID]()
+    chosen: list[uuid.UUID] = []
+    for pk, person in found:
+        if len(chosen) < most and turns[person] < OF_ONE:
+            turns[person] += 1
+            chosen.append(pk)
+    return chosen
 
 
 @dataclass(frozen=True)

@@ -271,8 +271,8 @@ def test_410_disables_at_once_and_tells_its_owner(
     assert notice.path == f"/webhooks/{webhook.pk}/"
 
 
-def test_what_was_changed_while_a_message_went_stays(hook: Make, work: Work) -> None:
-    before, path, _ = hook()
+def test_what_was_changed_while_a_message_went_stays(hook: Make) -> None:
+    before, *_ = hook()
     by, pk, message = before.owner, before.pk, send_test(by=before.owner, webhook_id=before.pk)
     gone = Outcome(410, 5, "It answered with 410.")
     change_webhook(by=by, webhook_id=pk, url=before.url + "/moved", proofs=PROVED)
@@ -439,6 +439,24 @@ def test_workers_at_once_send_each_message_once(hook: Make, role: Any, receiver:
         assert [row.state for row in messages(webhook)] == [State.DELIVERED] * 5
         ids = [headers["webhook-id"] for headers, _ in receiver.at(path)]
         assert sorted(ids) == sorted(str(row.pk) for row in messages(webhook))
+
+
+def test_nobodys_webhooks_have_all_threads(hook: Make, world: World, role: Any) -> None:
+    many = world.person()
+    service = world.person(owner=many)
+    for number in range(10):
+        row, *_ = hook((many, service)[number % 2])
+        send_test(by=many, webhook_id=row.pk)
+    one, *_ = hook()
+    send_test(by=one.owner, webhook_id=one.pk)
+    with role("worker"), working_for(Origin(via="worker")):
+        turns = delivery.claim(quick=False, most=delivery.THREADS)
+        assert len(turns) == delivery.OF_ONE + 1
+        assert one.pk in {turn.webhook for turn in turns}, "others come before the ninth of one"
+        assert delivery.claim(quick=False, most=delivery.THREADS) == []
+        for turn in turns:
+            turn.take()
+        assert len(delivery.claim(quick=False, most=delivery.THREADS)) == 2
 
 
 @pytest.mark.slow
