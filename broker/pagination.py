@@ -1,5 +1,5 @@
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
@@ -49,8 +49,12 @@ class Cursor(pagination.CursorPagination):
         if cursor is not None and cursor.position is not None:
             try:
                 position = self._key.to_python(cursor.position)
-            except ValidationError:
+                if isinstance(position, datetime):
+                    # PostgreSQL takes no offset of 16 hours or more, which ISO 8601 and Python do.
+                    position = None if is_naive(position) else position.astimezone(UTC)
+            except (ValidationError, OverflowError):
                 position = None
-            if position is None or (isinstance(position, datetime) and is_naive(position)):
+            if position is None:
                 raise exceptions.NotFound(self.invalid_cursor_message)
+            cursor = cursor._replace(position=str(position))  # type: ignore[arg-type]
         return cursor

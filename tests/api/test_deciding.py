@@ -344,7 +344,14 @@ def test_a_longer_page_takes_no_more_queries(
 
 
 @pytest.mark.parametrize("name", ["approvals", "approvals/decided", "policies", "absences"])
-@pytest.mark.parametrize("text", ["x", "AAAA", "cD0yMDI2LTAxLTAx", "cD0lMDA=", "cD05OTk5OS0wMQ=="])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("x", "AAAA", "cD0yMDI2LTAxLTAx", "cD0lMDA=", "cD05OTk5OS0wMQ=="),
+        # times 23:59 hours from UTC: in the year 2026, and in the year 1
+        *("cD0yMDI2LTAxLTAxVDAwOjAwOjAwJTJCMjM6NTk=", "cD0wMDAxLTAxLTAxVDAwOjAwOjAwJTJCMjM6NTk="),
+    ],
+)
 def test_a_cursor_that_is_made_up(name: str, text: str, world: World) -> None:
     caller = Caller(world.person(is_administrator=True))
     answer = caller.get(f"{name}/", cursor=text)
