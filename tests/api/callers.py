@@ -1,11 +1,15 @@
 """Who calls the API, and how."""
 
 import copy
+import functools
 import json
+import re
 import uuid
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
+import yaml
 from django.conf import settings
 from django.test import Client
 
@@ -15,6 +19,8 @@ from accounts.scopes import BY_ITSELF, Verb
 from accounts.stepup import Purpose
 from tests.world import prove
 
+ROOT = Path(__file__).resolve().parents[2]
+PROBLEM = "application/problem+json"
 CSRF = "c" * 32
 
 
@@ -60,7 +66,7 @@ class Caller:
         prove(self.client, *purposes)
 
     def get(self, path: str, **query: Any) -> Any:
-        return self.client.get(f"/api/v1/{path}", query, headers=self.headers)
+        return _documented(self.client.get(f"/api/v1/{path}", query, headers=self.headers))
 
     def post(self, path: str, body: Any = None) -> Any:
         """POST this as JSON; bytes and text are sent as they are."""
@@ -74,9 +80,36 @@ class Caller:
         data: str | bytes = b"",
         content_type: str = "application/json",
     ) -> Any:
-        return self.client.generic(
-            method, f"/api/v1/{path}", data, content_type=content_type, headers=self.headers
+        return _documented(
+            self.client.generic(
+                method, f"/api/v1/{path}", data, content_type=content_type, headers=self.headers
+            )
         )
+
+
+@functools.cache
+def _codes() -> dict[tuple[str, str], set[str]]:
+    """By method and path, the problems that the committed document names."""
+    found = {}
+    document = yaml.load((ROOT / "docs/openapi.yaml").read_text(), Loader=yaml.CSafeLoader)
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            answers = operation["responses"].values()
+            kinds = [answer.get("content", {}).get(PROBLEM, {}) for answer in answers]
+            codes = {code for kind in kinds for code in kind.get("examples", {})}
+            found[method.upper(), re.sub("{.*?}", "{}", path)] = codes
+    return found
+
+
+def _documented(answer: Any) -> Any:
+    """The same answer, which is no problem that the OpenAPI document doesn't name."""
+    call = answer.wsgi_request
+    refused = 400 <= answer.status_code < 500
+    if refused and answer["Content-Type"].startswith(PROBLEM) and call.resolver_match is not None:
+        path = "/" + re.sub("<.*?>", "{}", call.resolver_match.route)
+        code, named = answer.json()["code"], _codes().get((call.method, path))
+        assert named is None or code in named, f"{call.method} {path} isn't said to answer {code}"
+    return answer
 
 
 def problem(answer: Any, status: int, code: str) -> dict[str, Any]:

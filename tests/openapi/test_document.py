@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from broker.problem_pages import problem_types
 from broker.reference import FORM, VERBS, resources
-from broker.schema import problem_example
+from broker.schema import CODES_OF, problem_example
 
 PATH = settings.BASE_DIR / "docs" / "openapi.yaml"
 PROBLEM = "application/problem+json"
@@ -70,6 +70,19 @@ def test_every_error_is_a_problem_that_has_a_page(document: Any) -> None:
             assert codes, (method, path, status)
             for code in codes:
                 assert problem_types()[code].status == int(status)
+
+
+def test_each_operation_names_what_it_checks_more(document: Any) -> None:
+    named = {
+        operation["operationId"]: {
+            code
+            for answer in operation["responses"].values()
+            for code in answer.get("content", {}).get(PROBLEM, {}).get("examples", ())
+        }
+        for _, _, operation in operations(document)
+    }
+    for name, codes in CODES_OF.items():
+        assert set(codes) <= named[name], name
 
 
 def test_links_lead_to_operations_with_parameters_that_they_have(document: Any) -> None:
