@@ -7,11 +7,12 @@ it. What was expanded comes behind a dot, and If-Match doesn't look at that.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rest_framework import status
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.utils.encoders import JSONEncoder
@@ -50,9 +51,12 @@ class Expected:
 
     shown: Callable[[Any], Any]
     tags: frozenset[str] | None = None  # None: whatever it is by now
+    others: frozenset[str] = frozenset()  # what it mustn't be
 
     def check(self, row: Any) -> None:
         """Raise PreconditionFailed unless the row is shown now as it was; None is gone or new."""
+        if row is not None and self.others and self.others & {_ANY, _digest(self.shown(row))}:
+            raise PreconditionFailed
         if self.tags is None or (row is not None and _ANY in self.tags):
             return
         if row is None or _digest(self.shown(row)) not in self.tags:
@@ -63,12 +67,19 @@ ANYTHING = Expected(shown=lambda row: row)
 
 
 def expected(request: Request, shown: Callable[[Any], Any]) -> Expected:
-    """What the call's If-Match says, of what `shown` represents. Raises InvalidInput."""
+    """What the call's If-Match says, of what `shown` represents, and its If-None-Match where it
+    changes something. Raises InvalidInput."""
     found = _tags(request, "If-Match")
-    if found is None:
+    others = [] if request.method in SAFE_METHODS else _tags(request, "If-None-Match") or []
+    if found is None and not others:
         return ANYTHING
-    # The comparison is strong: a weak tag never matches.
-    return Expected(shown, frozenset(tag.partition(".")[0] for weak, tag in found if not weak))
+    # The comparison by If-Match is strong: a weak tag never matches.
+    strong = None if found is None else _plain_tags(each for each in found if not each[0])
+    return Expected(shown, strong, _plain_tags(others))
+
+
+def _plain_tags(found: Iterable[tuple[bool, str]]) -> frozenset[str]:
+    return frozenset(tag.partition(".")[0] for _, tag in found)
 
 
 def tagged(request: Request, data: Any) -> Response:

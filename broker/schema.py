@@ -138,6 +138,9 @@ MATCH = OpenApiParameter(
 NONE_MATCH = OpenApiParameter(
     "If-None-Match", TAGS, "header", description="ETag of what you have; if it's still that, 304"
 )
+UNLESS = OpenApiParameter(
+    "If-None-Match", TAGS, "header", description="`*`: only where there is nothing yet; else 412"
+)
 TAG = OpenApiParameter(
     "ETag", str, "header", description="changes with all that is shown", response=[200]
 )
@@ -255,6 +258,8 @@ class Schema(AutoSchema):
                 yield _expand(sorted(view.expansions))
         elif name in getattr(view, "if_match", ()):
             yield MATCH
+            if self.method == "PUT":
+                yield UNLESS
 
     def _get_response_bodies(self, direction: Literal["request", "response"] = "response") -> Any:
         bodies = super()._get_response_bodies(direction)
@@ -266,7 +271,7 @@ class Schema(AutoSchema):
         taken = {each.name for each in self._parameters()}
         if MATCH.name in taken:
             statuses.add("412")
-        if NONE_MATCH.name in taken:
+        if NONE_MATCH.name in taken and self.method == "GET":
             bodies["304"] = {"description": "it is what If-None-Match names"}
             statuses.add("412")
         if self.method in {"POST", "PUT", "PATCH"}:

@@ -220,6 +220,18 @@ def test_a_new_policy_matches_nothing(world: World) -> None:
 
 
 @pytest.mark.django_db
+def test_what_is_to_be_new_replaces_nothing(world: World) -> None:
+    thing = settings_of(world)
+    tag = thing.by.get(thing.read)["ETag"]
+    for header in ("*", tag, f"W/{tag}"):
+        thing.by.headers["If-None-Match"] = header
+        problem(thing.send(None), 412, "precondition-failed")
+    assert thing.untouched()
+    thing.by.headers["If-None-Match"] = '"another"'
+    assert thing.send(None).status_code < 300
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize("header", ["x", '"x', 'x"', "", '"a" "b"', '"a", b', "**", 'w/"a"'])
 def test_what_is_no_tag_is_refused_by_name(header: str, world: World) -> None:
     thing = settings_of(world)
