@@ -453,6 +453,7 @@ class TestPages:
         browser, profile = signed_in(administrator), world.profile()
         name_owner(by=None, group=profile.requesters, user=administrator)
         world.person(profile.requesters)
+        world.person(owner=administrator)
         with django_assert_max_num_queries(60) as few:
             browser.get(reverse(page))
         with connection.cursor() as cursor:
