@@ -18,6 +18,7 @@ from broker.errors import InvalidInput
 from credentials.actions import check_out, end_grant
 from credentials.models import Credential
 from credentials.states import CredentialState
+from endpoints.actions import create_endpoint
 from endpoints.models import Endpoint
 from tests.servers import Servers
 from tests.world import PROVED, World, unique
@@ -163,8 +164,16 @@ def test_what_is_hostile_is_minted_for_and_revoked_like_anything_else(
 )  # fmt: skip
 def test_a_slug_that_could_be_another_path_in_vault_is_refused(slug: str, world: World) -> None:
     """Vault's path to an upstream key and the gateway's route are made from it."""
+    like = {"environment": "production", "risk": "elevated", "dialects": ["openai"]}
     with pytest.raises(InvalidInput) as caught:
-        world.endpoint(slug=slug, with_key=False)
+        create_endpoint(
+            by=None,
+            slug=slug,
+            name="Chat",
+            upstream_url=world.upstream_url,
+            owner=world.person(),
+            **like,
+        )
     assert caught.value.errors
     assert not Endpoint.objects.filter(slug=slug.replace("\x00", "")).exists()
 
