@@ -1,15 +1,12 @@
 """Each GET of the OpenAPI document takes as many queries for one row as for many."""
 
 import datetime as dt
-import json
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any
 
 import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
-from drf_spectacular.generators import SchemaGenerator
 
 from accessrequests.actions import comment, hand_over, note_absence
 from accessrequests.models import Grant
@@ -23,7 +20,7 @@ from endpoints.actions import set_price
 from endpoints.models import AccessProfile
 from notifications.kinds import Kind
 from notifications.outbox import notify
-from tests.api.callers import Caller
+from tests.api.callers import Caller, document
 from tests.gateway.using import call
 from tests.world import PROVED, World
 
@@ -138,9 +135,7 @@ class Scene:
 
 def reads() -> Iterator[tuple[str, dict[str, str]]]:
     """Each GET, and again with all that it expands."""
-    generator: Any = SchemaGenerator()
-    document = json.loads(json.dumps(generator.get_schema(request=None, public=True), default=str))
-    for template, verbs in document["paths"].items():
+    for template, verbs in document()["paths"].items():
         operation = verbs.get("get")
         if operation is None or template.endswith(("/schema/", "/docs/")):
             continue

@@ -1,15 +1,13 @@
 """What is to go says so in every answer and in the document; what replaces it does the same."""
 
 import datetime as dt
-import json
 from typing import Any
 
 import pytest
 from django.conf import settings
-from drf_spectacular.generators import SchemaGenerator
 
 from endpoints.models import Endpoint, ModelPrice
-from tests.api.callers import Caller, problem
+from tests.api.callers import Caller, document, problem
 from tests.world import World
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("proved")]
@@ -56,14 +54,12 @@ def test_a_refusal_says_so_too_and_tells_no_id(endpoint: Endpoint, world: World)
 
 
 def test_the_document_marks_it() -> None:
-    generator: Any = SchemaGenerator()
-    document = json.loads(json.dumps(generator.get_schema(request=None, public=True), default=str))
     going = {
         (path, verb)
-        for path, verbs in document["paths"].items()
+        for path, verbs in document()["paths"].items()
         for verb, operation in verbs.items()
         if operation.get("deprecated")
     }
     path = "/api/v1/endpoints/{slug}/prices/"
     assert going == {(path, "get"), (path, "post")}
-    assert "ends on 2027-06-30" in document["paths"][path]["get"]["description"]
+    assert "ends on 2027-06-30" in document()["paths"][path]["get"]["description"]

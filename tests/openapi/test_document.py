@@ -53,6 +53,10 @@ def test_the_committed_document_is_the_current_one(text: str) -> None:
     assert PATH.read_text().strip() == text.strip(), "make docs"
 
 
+def test_it_is_of_openapi_3_1(document: Any) -> None:
+    assert document["openapi"].startswith("3.1.")
+
+
 def test_operations_are_named_once_and_readably(document: Any) -> None:
     names = [operation["operationId"] for _, _, operation in operations(document)]
     assert len(names) == len(set(names))
