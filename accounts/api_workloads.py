@@ -5,7 +5,7 @@ from typing import Any
 
 import django_filters
 from drf_spectacular.utils import extend_schema
-from rest_framework import mixins, serializers, status
+from rest_framework import mixins, serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -18,7 +18,7 @@ from accounts.api import (
     caller,
     check_empty,
 )
-from accounts.api_changes import ChangeSerializer
+from accounts.api_changes import ChangeSerializer, waits
 from accounts.api_people import check_in_person
 from accounts.changes.deciding import TEXT
 from accounts.models import Change, TrustedIssuer, User, WorkloadRule
@@ -186,8 +186,10 @@ def _propose(
     )
 
 
-def _answer(change: Change | None) -> Response:
-    return Response(ChangeSerializer(change).data, status=status.HTTP_202_ACCEPTED)
+def _proposed(request: Request, kind: str, of: type[StrictSerializer]) -> Response:
+    change = _propose(request, kind, None, of)
+    assert change is not None  # noqa: S101 -- what is new lets somebody do more
+    return waits(change)
 
 
 def _service(email: str) -> str:
@@ -213,7 +215,7 @@ class IssuerViewSet(
         """Propose to trust another issuer: the answer is the change, which waits for a second
         administrator. Takes an administrator's session and a second factor proved for this."""
         _check_may(request)
-        return _answer(_propose(request, "trusted_issuer", None, NewIssuerSerializer))
+        return _proposed(request, "trusted_issuer", NewIssuerSerializer)
 
     @extend_schema(
         request=ChangeIssuerSerializer,
@@ -227,7 +229,7 @@ class IssuerViewSet(
         _check_may(request)
         change = _propose(request, "trusted_issuer", row, ChangeIssuerSerializer)
         if change is not None:
-            return _answer(change)
+            return waits(change)
         return Response(IssuerSerializer(self.get_object()).data)
 
     @extend_schema(request=None, responses={200: IssuerSerializer}, auth=IN_PERSON)
@@ -255,7 +257,7 @@ class RuleViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewS
         """Propose another rule: the answer is the change, which waits for a second administrator.
         Takes an administrator's session and a second factor proved for the issuer."""
         _check_may(request)
-        return _answer(_propose(request, "workload_rule", None, NewRuleSerializer))
+        return _proposed(request, "workload_rule", NewRuleSerializer)
 
     @extend_schema(
         request=ChangeRuleSerializer,
@@ -269,7 +271,7 @@ class RuleViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, VisibleViewS
         _check_may(request)
         change = _propose(request, "workload_rule", row, ChangeRuleSerializer)
         if change is not None:
-            return _answer(change)
+            return waits(change)
         return Response(RuleSerializer(self.get_object()).data)
 
     @extend_schema(request=None, responses={200: RuleSerializer}, auth=IN_PERSON)

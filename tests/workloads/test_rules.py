@@ -63,8 +63,10 @@ def test_an_issuer_and_its_rule_take_two_and_let_a_workload_in(github, ada, worl
         "lifetime": 600,
         "reason": "Its jobs evaluate.",
     }
-    assert caller.post("workload-rules/", json.dumps(body)).status_code == 202
+    answer = caller.post("workload-rules/", json.dumps(body))
+    assert answer.status_code == 202
     change = Change.objects.waiting().get()
+    assert answer["Location"].endswith(f"/api/v1/changes/{change.pk}/")
     assert {line["what"]: line["after"] for line in change.difference} == {
         "Name": "Nightly",
         "Whose token says": "repository_id is 74\nref is refs/heads/*",
