@@ -164,7 +164,7 @@ def _give(
     asked: set[str],
     service_account: str,
 ) -> tuple[ApiToken, str]:
-    rule = _rule(_standing(issuer, claims), claims, asked, service_account)
+    rule = _rule(issuer, claims, asked, service_account)
     service = rule.service_account
     _use_up(issuer, claims, subject_token, service)
     now = clock.now()
@@ -215,11 +215,10 @@ def _standing(issuer: TrustedIssuer, claims: dict[str, Any]) -> list[WorkloadRul
 
 
 def _rule(
-    rules: list[WorkloadRule], claims: dict[str, Any], asked: set[str], service_account: str
+    issuer: TrustedIssuer, claims: dict[str, Any], asked: set[str], service_account: str
 ) -> WorkloadRule:
-    """Which of an issuer's rules it is taken by."""
-    issuer = rules[0].issuer if rules else None
-    fitting = [rule for rule in rules if fit(rule.claims, claims)]
+    """Which of the issuer's rules it is taken by."""
+    fitting = [rule for rule in _standing(issuer, claims) if fit(rule.claims, claims)]
     if service_account:
         email = User.objects.normalize_email(service_account)
         fitting = [rule for rule in fitting if rule.service_account.email == email]
@@ -228,18 +227,16 @@ def _rule(
     accounts = {rule.service_account for rule in fitting}
     if len(accounts) > 1:
         names = ", ".join(sorted(each.email for each in accounts))
-        raise Refused(
-            "invalid_request", f"Say which service_account: {names}.", fitting[0].issuer, claims
-        )
+        raise Refused("invalid_request", f"Say which service_account: {names}.", issuer, claims)
     service = fitting[0].service_account
     stands = service.is_active and service.owner is not None and service.owner.is_active
     if not stands or (service.ends_at is not None and service.ends_at <= clock.now()):
         why = f"The service account {service.email} has ended."
-        raise Refused("invalid_grant", why, fitting[0].issuer, claims, service)
+        raise Refused("invalid_grant", why, issuer, claims, service)
     best = max(fitting, key=lambda rule: (len(_given(rule, asked)) if asked else 0, *_narrow(rule)))
     if not _given(best, asked):
         why = "Nothing of this scope may be given for this token."
-        raise Refused("invalid_scope", why, best.issuer, claims, service)
+        raise Refused("invalid_scope", why, issuer, claims, service)
     return best
 
 

@@ -173,6 +173,13 @@ def test_what_is_not_for_here_or_not_of_now_or_fits_no_rule_is_refused(
     refused(exchanged(github.github(**claims)), "invalid_grant")
 
 
+def test_an_issuer_without_a_rule_is_named_in_the_refusal(github, world, db):
+    """So that whoever set it up sees why its jobs don't come in."""
+    issuer = trusted(github)
+    refused(exchanged(github.github()), "invalid_grant")
+    assert AuditEvent.objects.get(event=Event.EXCHANGE_REFUSED).subject_id == issuer.pk
+
+
 def test_numbers_lists_and_booleans_are_compared_as_json_has_them(github, rule, world):
     for claims in ({"repository_id": 74}, {"repository_id": ["1", "74"]}):
         assert exchanged(github.github(**claims)).status_code == 200
