@@ -32,12 +32,12 @@ def report(*, text: str, url: str = "") -> None:
 @transaction.atomic
 def _report(text: str, url: str) -> bool:
     """Whether that is a token of ours, good or not."""
-    directory = scim.token_of(text)
+    directory = scim.find_token(text)
     if directory is not None:
-        scim.revoke_token(token=directory)
-        record(Event.TOKEN_LEAKED, by=None, about=directory, url=url, lookup=directory.lookup)
-        people = User.objects.active().filter(is_administrator=True)
-        telling.token_leaked(directory, people, url)
+        if scim.revoke_token(token=directory):
+            record(Event.TOKEN_LEAKED, by=None, about=directory, url=url, lookup=directory.lookup)
+            people = User.objects.active().filter(is_administrator=True)
+            telling.token_leaked(directory, people, url)
         return True
     token = find_token(text)
     if token is None:

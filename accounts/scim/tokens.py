@@ -48,14 +48,16 @@ def create_token(*, name: str, days: int = TOKEN_DAYS) -> tuple[ScimToken, str]:
 
 
 @transaction.atomic
-def revoke_token(*, token: ScimToken) -> None:
-    """Make a directory's token good for nothing. Doing so twice changes nothing."""
-    if ScimToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=clock.now()):
+def revoke_token(*, token: ScimToken) -> bool:
+    """Make a directory's token good for nothing; whether it hadn't been made so before."""
+    first = ScimToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=clock.now())
+    if first:
         record(Event.SCIM_TOKEN_REVOKED, by=None, about=token)
+    return bool(first)
 
 
-def token_of(text: str) -> ScimToken | None:
-    """The directory's token in `text`, if it is one and good for anything at this moment."""
+def find_token(text: str) -> ScimToken | None:
+    """The directory's token in `text`, if it is one, good or not."""
     token = tokens.parse(text, "scim")
     if token is None:
         return None
@@ -63,10 +65,14 @@ def token_of(text: str) -> ScimToken | None:
     stored = bytes(row.digest) if row is not None else bytes(32)
     # An unknown id costs the same comparison as a wrong secret.
     matches = hmac.compare_digest(stored, tokens.digest(token))
-    if row is None or not matches:
-        return None
-    moment = clock.now()
-    if row.revoked_at is not None or row.expires_at <= moment:
+    return row if matches else None
+
+
+def token_of(text: str) -> ScimToken | None:
+    """The directory's token in `text`, if it is one and good for anything at this moment, which is
+    noted as its use."""
+    row, moment = find_token(text), clock.now()
+    if row is None or row.revoked_at is not None or row.expires_at <= moment:
         return None
     if row.last_used_at is None or moment - row.last_used_at > dt.timedelta(minutes=1):
         ScimToken.objects.filter(pk=row.pk).update(last_used_at=moment)
