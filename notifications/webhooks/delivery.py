@@ -95,10 +95,11 @@ class Lane:
             free = self._free
         turns = claim(quick=self._quick, most=free) if free else []
         for turn in turns:
-            with self._lock:
-                self._free -= 1
             # Not a pool's, whose threads the end of the process would wait for.
             threading.Thread(target=self._take, args=[turn], name="webhook", daemon=True).start()
+            # After it: where no thread can be begun, no place is lost.
+            with self._lock:
+                self._free -= 1
         return len(turns)
 
     def _take(self, turn: "Turn") -> None:
