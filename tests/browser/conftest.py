@@ -130,7 +130,7 @@ class Visitor:
             "runOnly": {
                 "type": "tag",
                 "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
-            }
+            },
         }
         found = Axe().run(self.page, options=options)
         return [
