@@ -245,7 +245,8 @@ def be_invited(told: Story, world: World, base: str) -> None:
         (told.secrets["directory's token"], 200),
         (told.secrets["API token"], 401),
     ):
-        answer = httpx.get(people, headers={"Authorization": f"Bearer {token}"})
+        # The first of a process loads SCIM's schemas, beside whatever else this machine does.
+        answer = httpx.get(people, headers={"Authorization": f"Bearer {token}"}, timeout=60)
         assert answer.status_code == status, answer.text
 
 
