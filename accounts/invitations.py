@@ -139,8 +139,10 @@ def claim(*, stored: bytes, password: str) -> User:
     used = Invitation.objects.filter(
         digest=stored, used_at=None, expires_at__gt=clock.now()
     ).update(used_at=clock.now())
-    person = User.objects.select_for_update().filter(invitations__digest=stored).first()
-    if not used or person is None or not person.is_active or not opens(person):
+    # Who comes too late locks nothing: locks of several, taken in any order, would be a deadlock.
+    waiting = User.objects.select_for_update(of=("self",)).filter(invitations__digest=stored)
+    person = waiting.first() if used else None
+    if person is None or not person.is_active or not opens(person):
         raise NotFound("This link was used already, or its time is over.")
     record(Event.INVITATION_USED, by=person, about=person)
     set_password(by=person, user=person, password=password)
